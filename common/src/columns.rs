@@ -1,0 +1,341 @@
+//! The moving fields of a worker as small integers, and batches of them as packed columns of differences. Both ends
+//! hold the last [`Quanta`] of every slot; a batch makes sense only against the state that its sender held.
+
+use proto::{Column, Columns, ProcessStats};
+
+/// How many moving fields there are.
+pub const FIELDS: usize = 13;
+
+const PAGE: f64 = 4096.0;
+const KIB: f64 = 1024.0;
+/// Above this a number is not believed: 2^52 quanta keep every product exact in an `f64`.
+const BELIEVABLE: i64 = 1 << 52;
+/// Enum numbers above this are kept as "unspecified" by neither end: they are tolerated up to here.
+const ENUM_MAX: i64 = 1 << 16;
+
+/// Why a batch of columns cannot be applied. Nothing of it has been applied then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnError {
+    /// A slot that the receiver does not hold.
+    #[error("slot {0} is unknown in this session")]
+    UnknownSlot(u32),
+    /// Slots are not strictly ascending, or pass 2^32.
+    #[error("slots are not strictly ascending")]
+    Order,
+    /// A column's differences or presence bits do not match the number of workers.
+    #[error("column {0} has {1} values for {2} workers")]
+    Length(&'static str, usize, usize),
+}
+
+/// The moving fields of one worker, in the units of `Columns`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quanta([Option<i64>; FIELDS]);
+
+const NAMES: [&str; FIELDS] = [
+    "cpu_pct",
+    "memory_current",
+    "rss",
+    "io_read",
+    "io_write",
+    "gpu_util_pct",
+    "vram",
+    "vram_total",
+    "process_count",
+    "gpu_sample_state",
+    "activity",
+    "activity_basis",
+    "idle_since",
+];
+
+fn scaled(value: Option<f64>, unit: f64) -> Option<i64> {
+    let value = value.filter(|v| v.is_finite() && *v >= 0.0)? / unit;
+    (value < BELIEVABLE as f64).then(|| value.round() as i64)
+}
+
+/// Rounded, but never from something to nothing.
+fn rate(value: Option<f64>) -> Option<i64> {
+    let rounded = scaled(value, KIB)?;
+    Some(if rounded == 0 && value.is_some_and(|v| v > 0.0) { 1 } else { rounded })
+}
+
+fn pages(bytes: Option<u64>) -> Option<i64> {
+    scaled(bytes.map(|b| b as f64), PAGE)
+}
+
+impl Quanta {
+    /// The quanta of a full row. Numbers that are NaN, infinite, negative or beyond belief become absent.
+    pub fn of(stats: &ProcessStats) -> Self {
+        let idle = stats.idle_since.as_ref().and_then(crate::from_timestamp);
+        let idle_ms = idle.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).map(|d| d.as_millis() as f64);
+        Self([
+            scaled(stats.cpu_pct, 0.01),
+            pages(stats.memory_current_bytes),
+            pages(stats.rss_bytes),
+            rate(stats.io_read_bytes_per_second),
+            rate(stats.io_write_bytes_per_second),
+            scaled(stats.gpu_util_pct, 0.1),
+            pages(stats.vram_bytes),
+            pages(stats.vram_total_bytes),
+            stats.process_count.map(i64::from),
+            Some(i64::from(stats.gpu_sample_state)).filter(|v| *v != 0),
+            Some(i64::from(stats.activity)).filter(|v| *v != 0),
+            Some(i64::from(stats.activity_basis)).filter(|v| *v != 0),
+            scaled(idle_ms, 1.0),
+        ])
+    }
+
+    /// Writes the fields back into a row; per-GPU rows stay as they are.
+    pub fn write(&self, stats: &mut ProcessStats) {
+        let real = |i: usize, unit: f64| self.0[i].map(|v| v as f64 * unit);
+        let bytes = |i: usize| self.0[i].map(|v| (v as u64).saturating_mul(PAGE as u64));
+        let number = |i: usize| self.0[i].and_then(|v| i32::try_from(v).ok()).unwrap_or(0);
+        stats.cpu_pct = self.0[0].map(|v| v as f64 / 100.0);
+        stats.memory_current_bytes = bytes(1);
+        stats.rss_bytes = bytes(2);
+        stats.io_read_bytes_per_second = real(3, KIB);
+        stats.io_write_bytes_per_second = real(4, KIB);
+        stats.gpu_util_pct = self.0[5].map(|v| v as f64 / 10.0);
+        stats.vram_bytes = bytes(6);
+        stats.vram_total_bytes = bytes(7);
+        stats.process_count = self.0[8].and_then(|v| u32::try_from(v).ok());
+        stats.gpu_sample_state = number(9);
+        stats.activity = number(10);
+        stats.activity_basis = number(11);
+        stats.idle_since = self.0[12].map(|ms| prost_types::Timestamp {
+            seconds: ms.div_euclid(1_000),
+            nanos: (ms.rem_euclid(1_000) * 1_000_000) as i32,
+        });
+    }
+}
+
+fn column(columns: &mut Columns, field: usize) -> &mut Option<Column> {
+    match field {
+        0 => &mut columns.cpu_pct,
+        1 => &mut columns.memory_current,
+        2 => &mut columns.rss,
+        3 => &mut columns.io_read,
+        4 => &mut columns.io_write,
+        5 => &mut columns.gpu_util_pct,
+        6 => &mut columns.vram,
+        7 => &mut columns.vram_total,
+        8 => &mut columns.process_count,
+        9 => &mut columns.gpu_sample_state,
+        10 => &mut columns.activity,
+        11 => &mut columns.activity_basis,
+        _ => &mut columns.idle_since,
+    }
+}
+
+/// One worker whose fields changed: its slot, what was last handed over, what is true now.
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    /// Which worker.
+    pub slot: u32,
+    /// The state that the receiver holds.
+    pub before: Quanta,
+    /// The state it shall hold.
+    pub after: Quanta,
+}
+
+/// Packs changes, which must be in ascending order of their slots. `None` when there are none.
+pub fn encode(changes: &[Change]) -> Option<Columns> {
+    if changes.is_empty() {
+        return None;
+    }
+    let mut columns = Columns { slot_gaps: gaps(changes.iter().map(|c| c.slot)), ..Columns::default() };
+    for field in 0..FIELDS {
+        if changes.iter().all(|c| c.before.0[field] == c.after.0[field]) {
+            continue;
+        }
+        let mut present = vec![0u8; changes.len().div_ceil(8)];
+        let mut deltas = Vec::with_capacity(changes.len());
+        for (i, change) in changes.iter().enumerate() {
+            if let Some(value) = change.after.0[field] {
+                present[i / 8] |= 1 << (i % 8);
+                deltas.push(value - change.before.0[field].unwrap_or(0));
+            }
+        }
+        if deltas.len() == changes.len() {
+            present.clear();
+        }
+        *column(&mut columns, field) = Some(Column { present, deltas });
+    }
+    Some(columns)
+}
+
+/// Ascending slots as distances.
+pub fn gaps(slots: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut last = 0;
+    slots
+        .map(|slot| {
+            let gap = slot - last;
+            last = slot;
+            gap
+        })
+        .collect()
+}
+
+/// Distances as ascending slots.
+pub fn slots(gaps: &[u32]) -> Result<Vec<u32>, ColumnError> {
+    let mut last: u32 = 0;
+    let mut all = Vec::with_capacity(gaps.len());
+    for (i, gap) in gaps.iter().enumerate() {
+        if i > 0 && *gap == 0 {
+            return Err(ColumnError::Order);
+        }
+        last = last.checked_add(*gap).ok_or(ColumnError::Order)?;
+        all.push(last);
+    }
+    Ok(all)
+}
+
+/// What came of unpacking.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// The workers with their new state, ascending.
+    pub rows: Vec<(u32, Quanta)>,
+    /// Numbers that were dropped because they cannot be true; those fields are absent now.
+    pub dropped: u64,
+}
+
+/// Unpacks columns against the state that `held` knows for each slot.
+pub fn decode(columns: &mut Columns, held: impl Fn(u32) -> Option<Quanta>) -> Result<Unpacked, ColumnError> {
+    let mut unpacked = Unpacked::default();
+    for slot in slots(&columns.slot_gaps)? {
+        unpacked.rows.push((slot, held(slot).ok_or(ColumnError::UnknownSlot(slot))?));
+    }
+    for (field, name) in NAMES.iter().enumerate() {
+        if let Some(column) = column(columns, field).take() {
+            unpacked.dropped += unpack_column(&column, field, name, &mut unpacked.rows)?;
+        }
+    }
+    Ok(unpacked)
+}
+
+fn unpack_column(
+    column: &Column,
+    field: usize,
+    name: &'static str,
+    rows: &mut [(u32, Quanta)],
+) -> Result<u64, ColumnError> {
+    let full = column.present.is_empty();
+    let has = |i: usize| full || column.present.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1);
+    let expected = (0..rows.len()).filter(|i| has(*i)).count();
+    // An all-absent column has bits but no values; an empty bitmap means that every worker has one.
+    if column.deltas.len() != expected || column.present.len() > rows.len().div_ceil(8) {
+        return Err(ColumnError::Length(name, column.deltas.len(), rows.len()));
+    }
+    let mut deltas = column.deltas.iter();
+    let mut dropped = 0;
+    for (i, (_, quanta)) in rows.iter_mut().enumerate() {
+        if !has(i) {
+            quanta.0[field] = None;
+            continue;
+        }
+        let delta = deltas.next().copied().unwrap_or(0);
+        let limit = if (9..=11).contains(&field) { ENUM_MAX } else { BELIEVABLE };
+        let value = quanta.0[field].unwrap_or(0).checked_add(delta).filter(|v| (0..limit).contains(v));
+        dropped += u64::from(value.is_none());
+        quanta.0[field] = value;
+    }
+    Ok(dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn busy() -> ProcessStats {
+        ProcessStats {
+            cpu_pct: Some(99.87),
+            memory_current_bytes: Some(4096 * 1000),
+            rss_bytes: Some(4096 * 900),
+            io_read_bytes_per_second: Some(3.0),
+            io_write_bytes_per_second: Some(0.0),
+            gpu_util_pct: Some(150.5),
+            vram_bytes: Some(8 << 30),
+            vram_total_bytes: Some(24 << 30),
+            process_count: Some(3),
+            gpu_sample_state: 1,
+            activity: 1,
+            activity_basis: 2,
+            ..ProcessStats::default()
+        }
+    }
+
+    fn idle() -> ProcessStats {
+        ProcessStats {
+            cpu_pct: Some(0.0),
+            activity: 2,
+            activity_basis: 3,
+            idle_since: Some(prost_types::Timestamp { seconds: 1_761_849_000, nanos: 123_000_000 }),
+            ..ProcessStats::default()
+        }
+    }
+
+    fn through(changes: &[Change]) -> Unpacked {
+        let mut columns = encode(changes).unwrap();
+        decode(&mut columns, |slot| changes.iter().find(|c| c.slot == slot).map(|c| c.before)).unwrap()
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let (busy, idle, none) = (Quanta::of(&busy()), Quanta::of(&idle()), Quanta::default());
+        let changes = [
+            Change { slot: 0, before: none, after: busy },
+            Change { slot: 7, before: busy, after: idle },
+            Change { slot: 8, before: idle, after: none },
+        ];
+        let unpacked = through(&changes);
+        assert_eq!(unpacked.rows, vec![(0, busy), (7, idle), (8, none)]);
+        assert_eq!(unpacked.dropped, 0);
+        let mut row = ProcessStats::default();
+        busy.write(&mut row);
+        assert_eq!(row.cpu_pct, Some(99.87));
+        assert_eq!(row.io_read_bytes_per_second, Some(1024.0), "something is never rounded to nothing");
+        assert_eq!(row.io_write_bytes_per_second, Some(0.0));
+        idle.write(&mut row);
+        assert_eq!((row.gpu_util_pct, row.idle_since.unwrap().nanos), (None, 123_000_000));
+    }
+
+    #[test]
+    fn a_column_that_becomes_absent_for_all_is_not_taken_for_full() {
+        let before = Quanta::of(&busy());
+        let unpacked = through(&[Change { slot: 3, before, after: Quanta::default() }]);
+        assert_eq!(unpacked.rows, vec![(3, Quanta::default())]);
+    }
+
+    #[test]
+    fn b2_numbers_that_cannot_be_true_are_dropped_and_counted() {
+        let lies = ProcessStats {
+            cpu_pct: Some(f64::NAN),
+            gpu_util_pct: Some(-1.0),
+            io_read_bytes_per_second: Some(f64::INFINITY),
+            ..busy()
+        };
+        let quanta = Quanta::of(&lies);
+        assert_eq!((quanta.0[0], quanta.0[5], quanta.0[3]), (None, None, None));
+        let mut columns = Columns {
+            slot_gaps: vec![1],
+            cpu_pct: Some(Column { present: vec![], deltas: vec![-5] }),
+            ..Columns::default()
+        };
+        let unpacked = decode(&mut columns, |_| Some(Quanta::default())).unwrap();
+        assert_eq!(unpacked.dropped, 1);
+        assert_eq!(unpacked.rows[0].1.0[0], None);
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_are_refused_whole() {
+        let held = |slot: u32| (slot < 10).then(Quanta::default);
+        let with = |slot_gaps: Vec<u32>, deltas: Vec<i64>| Columns {
+            slot_gaps,
+            cpu_pct: Some(Column { present: vec![], deltas }),
+            ..Columns::default()
+        };
+        assert_eq!(decode(&mut with(vec![11], vec![1]), held), Err(ColumnError::UnknownSlot(11)));
+        assert_eq!(decode(&mut with(vec![1, 0], vec![1, 1]), held), Err(ColumnError::Order));
+        assert_eq!(decode(&mut with(vec![u32::MAX, 1], vec![1, 1]), held), Err(ColumnError::Order));
+        assert_eq!(decode(&mut with(vec![1], vec![]), held), Err(ColumnError::Length("cpu_pct", 0, 1)));
+    }
+}

@@ -1,0 +1,1 @@
+//! Starts queens, hives and workers for tests.

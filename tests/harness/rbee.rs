@@ -1,0 +1,3 @@
+//! The real binary, built for the tests of this crate.
+
+fn main() {}
