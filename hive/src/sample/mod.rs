@@ -1,1 +1,3 @@
-//! To be written.
+//! Measures workers.
+
+pub mod gpu;
