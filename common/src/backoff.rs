@@ -26,7 +26,7 @@ impl Backoff {
             return min + (max - min).mul_f64(random);
         }
         let base = if self.tries == 1 { FIRST } else { LATER };
-        base.mul_f64(1.0 - JITTER + 2.0 * JITTER * random)
+        base.mul_f64(1.0 - JITTER + 2.0 * JITTER * random).min(CAP)
     }
 
     /// Call after a success.

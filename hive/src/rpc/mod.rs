@@ -1,1 +1,4 @@
-//! To be written.
+//! The hive's way to talk: to the queens over `uplink`, to this machine over the unix socket.
+
+pub mod socket;
+pub mod uplink;

@@ -1,0 +1,213 @@
+//! Rounds to one queen: registers, pushes frames for ever, dials again when that ends. Keeps no backlog: what a queen
+//! missed is computed anew against what it was last handed.
+
+mod frames;
+mod handed;
+#[cfg(test)]
+mod tests;
+
+pub use frames::Sources;
+
+use common::{Backoff, from_duration};
+use frames::{Frames, Pulse};
+use handed::Handed;
+use proto::hive_service_client::HiveServiceClient;
+use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tracing::{info, warn};
+
+/// Connecting, and Register, may take this long.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// A push that takes no frame for this long although there are new ones is given up and dialled again.
+const STALL_LIMIT: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const STALL_CHECK: Duration = Duration::from_secs(1);
+/// HTTP/2 pings find a dead link: 2 s of silence, then 3 s without an answer.
+const PING_EVERY: Duration = Duration::from_secs(2);
+const PING_ANSWER: Duration = Duration::from_secs(3);
+/// After a newer session took over, so that twins do not throw each other out in turns.
+const SUPERSEDED_WINDOW: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
+/// How long a stopping hive waits for the queen's summary.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How the link to one queen stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkState {
+    /// The queen.
+    pub url: String,
+    /// Registered and pushing.
+    pub connected: bool,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("{0:?} is not an address: write http://host:port")]
+    Address(String, #[source] tonic::transport::Error),
+    #[error("nobody answers at {url}: {reason}")]
+    Connect { url: String, reason: String },
+    #[error("{step} was answered with {}: {}", status.code(), status.message())]
+    Refused { step: &'static str, status: Status },
+    #[error("the queen has taken no frame for {} s", STALL_LIMIT.as_secs())]
+    Stalled,
+    #[error("the queen ended the stream")]
+    Ended,
+}
+
+impl SessionError {
+    fn window(&self) -> Option<(Duration, Duration)> {
+        match self {
+            Self::Refused { status, .. } if status.code() == Code::Aborted => Some(SUPERSEDED_WINDOW),
+            _ => None,
+        }
+    }
+}
+
+/// One queen's uplink.
+pub struct Uplink {
+    url: String,
+    journal_id: String,
+    sources: Sources,
+    state: watch::Sender<LinkState>,
+    window: Option<(Duration, Duration)>,
+}
+
+impl Uplink {
+    /// To the queen at `url`. Nothing is dialled before [`Uplink::run`].
+    pub fn new(url: String, journal_id: String, sources: Sources) -> Self {
+        let state = watch::Sender::new(LinkState { url: url.clone(), connected: false, error: None });
+        Self { url, journal_id, sources, state, window: None }
+    }
+
+    /// How the link stands, now and later.
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    /// Reports until `stopping` is cancelled. No answer of a queen ends it.
+    pub async fn run(mut self, stopping: CancellationToken) {
+        let mut backoff = Backoff::default();
+        while !stopping.is_cancelled() {
+            let Err(error) = self.session(&mut backoff, &stopping).await else { break };
+            self.lost(&error);
+            let wait = backoff.next(random(), error.window().or(self.window));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stopping.cancelled() => {}
+            }
+        }
+    }
+
+    /// Says a new trouble once, and keeps silent while it stays the same.
+    fn lost(&self, error: &SessionError) {
+        let text = error.to_string();
+        let news = self.state.send_if_modified(|state| {
+            let news = state.connected || state.error.as_deref() != Some(&text);
+            state.connected = false;
+            state.error = Some(text.clone());
+            news
+        });
+        if news {
+            warn!(queen = %self.url, %error, "not reporting; trying again about every second");
+        }
+    }
+
+    async fn session(&mut self, backoff: &mut Backoff, stopping: &CancellationToken) -> Result<(), SessionError> {
+        let Some(channel) = until(stopping, connect(&self.url)).await.transpose()? else { return Ok(()) };
+        let mut client = HiveServiceClient::new(channel);
+        let hive = self.sources.hive.borrow().as_ref().clone();
+        let opened = Instant::now();
+        let mut request = tonic::Request::new(proto::RegisterRequest {
+            hive: Some(hive.clone()),
+            journal_id: self.journal_id.clone(),
+        });
+        request.set_timeout(CALL_DEADLINE);
+        let Some(answer) = until(stopping, client.register(request)).await else { return Ok(()) };
+        let session = answer.map_err(|status| SessionError::Refused { step: "Register", status })?.into_inner();
+        let bound = |d: &Option<prost_types::Duration>| d.as_ref().and_then(from_duration);
+        self.window = bound(&session.retry_min).zip(bound(&session.retry_max));
+        let pulse = Pulse::new();
+        let handed = Handed::new(session.session, opened, hive);
+        let frames = Frames::new(handed, self.sources.clone(), pulse.clone(), stopping.clone());
+        backoff.reset();
+        self.state.send_replace(LinkState { url: self.url.clone(), connected: true, error: None });
+        info!(queen = %self.url, epoch = session.epoch, "reporting");
+        self.push(client, frames, &pulse, stopping).await
+    }
+
+    async fn push(
+        &self,
+        mut client: HiveServiceClient<Channel>,
+        frames: Frames,
+        pulse: &Pulse,
+        stopping: &CancellationToken,
+    ) -> Result<(), SessionError> {
+        let answer = client.push_telemetry(frames);
+        tokio::select! {
+            answer = answer => match answer {
+                Ok(_) if stopping.is_cancelled() => Ok(()),
+                Ok(_) => Err(SessionError::Ended),
+                Err(status) => Err(SessionError::Refused { step: "PushTelemetry", status }),
+            },
+            () = self.stalled(pulse) => Err(SessionError::Stalled),
+            () = farewell(stopping) => Ok(()),
+        }
+    }
+
+    /// Returns when there have been new rounds for [`STALL_LIMIT`] and the transport asked for none of them.
+    async fn stalled(&self, pulse: &Pulse) {
+        let mut check = tokio::time::interval(STALL_CHECK);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            check.tick().await;
+            let newest = self.sources.rounds.borrow().taken;
+            if newest.checked_duration_since(pulse.last()).is_some_and(|late| late > STALL_LIMIT) {
+                return;
+            }
+        }
+    }
+}
+
+async fn connect(url: &str) -> Result<Channel, SessionError> {
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| SessionError::Address(url.to_owned(), e))?;
+    let endpoint = endpoint
+        .connect_timeout(CALL_DEADLINE)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_ANSWER)
+        .keep_alive_while_idle(true);
+    endpoint.connect().await.map_err(|error| SessionError::Connect { url: url.to_owned(), reason: root_cause(&error) })
+}
+
+/// The innermost reason, which is the one that tells a person something.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+async fn until<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = stopping.cancelled() => None,
+    }
+}
+
+async fn farewell(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(FAREWELL).await;
+}
+
+/// Uniform in 0..1, from the seed that the standard library draws for its hash maps.
+fn random() -> f64 {
+    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    (bits >> 11) as f64 / (1u64 << 53) as f64
+}

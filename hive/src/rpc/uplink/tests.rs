@@ -1,0 +1,157 @@
+//! The uplink against a queen that writes down what it is told and answers as a test wishes.
+
+use super::*;
+use crate::roster::{Footing, Member, Roster};
+use crate::round::{Round, Sample};
+use common::WorkerId;
+use proto::hive_service_server::{HiveService, HiveServiceServer};
+use proto::push_telemetry_request::Frame;
+use proto::{PushTelemetryRequest, PushTelemetryResponse, RegisterRequest, RegisterResponse};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::{Mutex, mpsc};
+use tonic::{Request, Response, Streaming};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Forwards every frame; answers Register and ends pushes as told.
+struct Recorder {
+    frames: mpsc::UnboundedSender<PushTelemetryRequest>,
+    refusals: Mutex<Vec<Status>>,
+}
+
+#[tonic::async_trait]
+impl HiveService for Recorder {
+    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        if let Some(status) = self.refusals.lock().await.pop() {
+            return Err(status);
+        }
+        Ok(Response::new(RegisterResponse { session: "s1".into(), epoch: 1, ..RegisterResponse::default() }))
+    }
+
+    async fn push_telemetry(
+        &self,
+        request: Request<Streaming<PushTelemetryRequest>>,
+    ) -> Result<Response<PushTelemetryResponse>, Status> {
+        let mut stream = request.into_inner();
+        while let Some(frame) = stream.message().await? {
+            self.frames.send(frame).map_err(|_| Status::unavailable("the test ended"))?;
+        }
+        Ok(Response::new(PushTelemetryResponse::default()))
+    }
+}
+
+struct Scene {
+    url: String,
+    frames: mpsc::UnboundedReceiver<PushTelemetryRequest>,
+    rounds: watch::Sender<Arc<Round>>,
+    roster: watch::Sender<Arc<Roster>>,
+    hive: watch::Sender<Arc<proto::Hive>>,
+    stopping: CancellationToken,
+}
+
+async fn scene(refusals: Vec<Status>) -> Scene {
+    let (sender, frames) = mpsc::unbounded_channel();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let service = HiveServiceServer::new(Recorder { frames: sender, refusals: Mutex::new(refusals) });
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+    Scene {
+        url,
+        frames,
+        rounds: watch::Sender::new(Arc::new(Round::empty(Instant::now(), SystemTime::now()))),
+        roster: watch::Sender::new(Arc::new(Roster::default())),
+        hive: watch::Sender::new(Arc::new(proto::Hive { id: "box".into(), ..proto::Hive::default() })),
+        stopping: CancellationToken::new(),
+    }
+}
+
+impl Scene {
+    fn uplink(&self) -> (tokio::task::JoinHandle<()>, watch::Receiver<LinkState>) {
+        let sources =
+            Sources { roster: self.roster.subscribe(), rounds: self.rounds.subscribe(), hive: self.hive.subscribe() };
+        let uplink = Uplink::new(self.url.clone(), "j".into(), sources);
+        let state = uplink.state();
+        (tokio::spawn(uplink.run(self.stopping.clone())), state)
+    }
+
+    async fn frame(&mut self) -> PushTelemetryRequest {
+        tokio::time::timeout(PATIENCE, self.frames.recv()).await.expect("a frame in time").expect("the queen is there")
+    }
+
+    fn one_worker(&self, cpu: f64) {
+        let spec = proto::WorkerSpec { group: "llm".into(), instance: "8080".into(), ..proto::WorkerSpec::default() };
+        let member = Member {
+            slot: 1,
+            id: WorkerId::new("llm", "8080").unwrap(),
+            spec,
+            state: proto::WorkerState::Running,
+            footing: Footing { pid: 1, start_ticks: 1, cgroup: None, cgroup_inode: None },
+        };
+        let stats = proto::ProcessStats { cpu_pct: Some(cpu), ..proto::ProcessStats::default() };
+        let samples = vec![Sample { slot: 1, stats: Some(stats) }];
+        self.rounds.send_replace(Arc::new(Round { samples, ..Round::empty(Instant::now(), SystemTime::now()) }));
+        self.roster.send_if_modified(|roster| {
+            let new = roster.members.is_empty();
+            *roster = Arc::new(Roster { members: vec![Arc::new(member)] });
+            new
+        });
+    }
+}
+
+#[tokio::test]
+async fn send_heartbeat_posts_to_queen() {
+    let mut scene = scene(vec![]).await;
+    let (task, _) = scene.uplink();
+    let first = scene.frame().await;
+    assert_eq!((first.session.as_str(), first.sequence), ("s1", 1));
+    assert!(matches!(first.frame, Some(Frame::Snapshot(snapshot)) if snapshot.last));
+    scene.stopping.cancel();
+    tokio::time::timeout(PATIENCE, task).await.expect("it stops").unwrap();
+}
+
+#[tokio::test]
+async fn send_heartbeat_includes_workers() {
+    let mut scene = scene(vec![]).await;
+    scene.one_worker(50.0);
+    let (_task, _) = scene.uplink();
+    let Some(Frame::Snapshot(snapshot)) = scene.frame().await.frame else { panic!("no snapshot") };
+    assert_eq!(snapshot.rows[0].spec.as_ref().unwrap().instance, "8080");
+    assert_eq!(snapshot.rows[0].stats.as_ref().unwrap().cpu_pct, Some(50.0));
+    scene.one_worker(51.0);
+    let Some(Frame::Batch(batch)) = scene.frame().await.frame else { panic!("no batch") };
+    assert_eq!(batch.columns.unwrap().cpu_pct.unwrap().deltas, vec![100]);
+}
+
+#[tokio::test]
+async fn send_heartbeat_handles_collection_failure() {
+    let mut scene = scene(vec![]).await;
+    scene.one_worker(50.0);
+    let (_task, _) = scene.uplink();
+    scene.frame().await;
+    let empty = Round::empty(Instant::now(), SystemTime::now());
+    scene.rounds.send_replace(Arc::new(Round { failed: Some("no procfs".into()), ..empty }));
+    let Some(Frame::Batch(batch)) = scene.frame().await.frame else { panic!("no batch") };
+    assert_eq!((batch.failed.as_str(), batch.removed_slots.len()), ("no procfs", 0));
+}
+
+#[tokio::test]
+async fn a_queen_that_refuses_is_asked_again() {
+    let mut scene = scene(vec![Status::internal("500")]).await;
+    let (_task, mut state) = scene.uplink();
+    let refused = tokio::time::timeout(PATIENCE, state.wait_for(|s| s.error.is_some())).await.unwrap().unwrap().clone();
+    assert!(refused.error.unwrap().contains("500"));
+    scene.frame().await;
+    assert!(state.borrow_and_update().connected);
+}
+
+#[tokio::test]
+async fn a_stopping_hive_says_goodbye() {
+    let mut scene = scene(vec![]).await;
+    let (_task, _) = scene.uplink();
+    scene.frame().await;
+    scene.stopping.cancel();
+    let status = scene.frame().await.hive.unwrap().operational_status();
+    assert_eq!(status, proto::OperationalStatus::Stopping);
+}
