@@ -39,9 +39,13 @@ need_packages() {
     (cd "$1" && npm ci && cp package-lock.json node_modules/.installed-lock) || leave_out "npm ci in $1 failed"
 }
 
+# The platform packages of @bufbuild/buf themselves: a lock file of the wrapper wants those of all systems.
 need_buf() {
     mkdir -p "$TOOLS/npm" && cp tests/tools/package.json tests/tools/package-lock.json "$TOOLS/npm/"
-    need_packages "$TOOLS/npm" && export BUF="$TOOLS/npm/node_modules/.bin/buf"
+    need_packages "$TOOLS/npm" || return
+    BUF=$(echo "$TOOLS"/npm/node_modules/@bufbuild/buf-linux-*/bin/buf)
+    [ -x "$BUF" ] || { leave_out "buf from npm has no binary for $(uname -m)"; return; }
+    export BUF
 }
 
 need_venv() {
