@@ -1,0 +1,178 @@
+//! The feed over real processes: the helper with the fake driver, and programs that do not behave.
+
+use super::*;
+use crate::sample::gpu::fake::{self, Fake, PATIENCE};
+use std::path::Path;
+
+const SHORT: Duration = Duration::from_millis(20);
+/// Long enough for a helper to start on a busy machine.
+const HUNG: Duration = Duration::from_secs(3);
+
+fn times() -> Times {
+    Times {
+        period: SHORT,
+        no_gpu: SHORT,
+        hung: HUNG,
+        restart_first: SHORT,
+        restart_most: SHORT,
+        reap: HUNG,
+        recheck: SHORT,
+        ..Times::new(SHORT)
+    }
+}
+
+fn config(program: PathBuf, fake: &Fake) -> GpuConfig {
+    GpuConfig {
+        program,
+        nvml_library: Some(fake.library()),
+        nvidia_smi: "/nonexistent/nvidia-smi".into(),
+        state_dir: fake.folder().to_owned(),
+        period: SHORT,
+    }
+}
+
+async fn until(view: &mut watch::Receiver<Arc<GpuView>>, holds: impl Fn(&GpuView) -> bool) -> Arc<GpuView> {
+    let found = timeout(PATIENCE, view.wait_for(|view| holds(view))).await;
+    found.expect("in time").expect("the feed runs").clone()
+}
+
+fn answers(view: &GpuView) -> bool {
+    view.round.outcome == Outcome::Answered
+}
+
+fn hangs(view: &GpuView) -> bool {
+    matches!(&view.round.outcome, Outcome::Failed(text) if text.contains("has not answered"))
+}
+
+fn starts(fake: &Fake) -> Vec<String> {
+    let text = std::fs::read_to_string(fake.starts()).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+async fn until_starts(fake: &Fake, count: usize) {
+    let enough = async {
+        while starts(fake).len() < count {
+            sleep(SHORT).await;
+        }
+    };
+    timeout(PATIENCE, enough).await.expect("in time");
+}
+
+#[tokio::test]
+async fn a_hung_driver_never_blocks_the_feed() {
+    let fake = Fake::new("process = 0 7 1073741824 85\n");
+    let stopping = CancellationToken::new();
+    let feed = Feed::new(config(fake.helper(), &fake), times(), end_process);
+    let (mut view, task) = feed.spawn(stopping.clone());
+    let first = until(&mut view, answers).await;
+    assert_eq!(first.round.processes[0].util_pct, Some(85.0));
+
+    fake.say("hang = nvmlDeviceGetMemoryInfo_v2\n");
+    let before = Instant::now();
+    let mut ticks = 0;
+    let hung = loop {
+        // The rest of the hive on the same thread: it goes on while the driver hangs.
+        sleep(SHORT).await;
+        ticks += 1;
+        let now = view.borrow_and_update().clone();
+        if hangs(&now) {
+            break now;
+        }
+        assert!(before.elapsed() < PATIENCE);
+    };
+    assert!(ticks > 10, "{ticks}");
+    assert!(hung.answered >= first.answered && hung.round.processes.is_empty());
+
+    fake.say("process = 0 7 1073741824 40\n");
+    let back = until(&mut view, answers).await;
+    assert!(back.answered > hung.answered);
+    stopping.cancel();
+    timeout(PATIENCE, task).await.expect("in time").unwrap();
+}
+
+#[tokio::test]
+async fn a_sleeping_nvidia_smi_lets_the_feed_go_on() {
+    let fake = Fake::new("");
+    let smi = fake::program(fake.folder(), "nvidia-smi", "sleep 1000");
+    let stopping = CancellationToken::new();
+    let mut config = config(fake.helper(), &fake);
+    config.nvml_library = Some("/nonexistent/library.so".into());
+    config.nvidia_smi = smi;
+    let times = Times { hung: Duration::from_secs(30), ..times() };
+    let (mut view, task) = Feed::new(config, times, end_process).spawn(stopping.clone());
+    until(&mut view, |view| matches!(&view.round.outcome, Outcome::Failed(text) if text.contains("killed"))).await;
+    let next = fake::program(fake.folder(), "next", "case $1 in *gpu=*) echo GPU-a, A, 10, 4, 50 ;; esac");
+    std::fs::rename(next, fake.folder().join("nvidia-smi")).unwrap();
+    until(&mut view, answers).await;
+    stopping.cancel();
+    timeout(PATIENCE, task).await.expect("in time").unwrap();
+}
+
+#[tokio::test]
+async fn never_two_helpers_while_one_is_stuck() {
+    let fake = Fake::new("");
+    let body = format!("echo $$ >>'{}'\nexec sleep 1000", fake.starts().display());
+    let program = fake::program(fake.folder(), "stuck", &body);
+    let stopping = CancellationToken::new();
+    let stuck = Duration::from_secs(2);
+    let times = Times { hung: SHORT * 5, reap: SHORT, stuck, ..times() };
+    // A process that no signal ends.
+    let (mut view, task) = Feed::new(config(program, &fake), times, |_| {}).spawn(stopping.clone());
+    until(&mut view, hangs).await;
+    let hung = Instant::now();
+    until_starts(&fake, 2).await;
+    assert!(hung.elapsed() >= stuck, "a second one after {:?}", hung.elapsed());
+    // With that one gone the feed still waits for the first.
+    stopping.cancel();
+    timeout(PATIENCE, task).await.expect("in time").unwrap();
+    for pid in starts(&fake) {
+        end(&pid);
+    }
+}
+
+/// Ends a process that this test started.
+fn end(pid: &str) {
+    let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+    let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
+#[tokio::test]
+async fn a_helper_left_by_an_earlier_hive_keeps_the_next_from_starting() {
+    let fake = Fake::new("gpus = 1\n");
+    let held = lock(&fake.folder().join("gpu-probe.lock")).unwrap();
+    let stopping = CancellationToken::new();
+    let (mut view, task) = Feed::new(config(fake.helper(), &fake), times(), end_process).spawn(stopping.clone());
+    let early = timeout(SHORT * 10, view.wait_for(|view| answers(view))).await.is_ok();
+    assert!(!early && starts(&fake).is_empty());
+    drop(held);
+    until(&mut view, answers).await;
+    stopping.cancel();
+    timeout(PATIENCE, task).await.expect("in time").unwrap();
+}
+
+#[tokio::test]
+async fn a_helper_that_ends_is_started_again() {
+    let fake = Fake::new("gpus = 1\n");
+    let stopping = CancellationToken::new();
+    let (mut view, task) = Feed::new(config(fake.helper(), &fake), times(), end_process).spawn(stopping.clone());
+    let first = until(&mut view, answers).await;
+    end(&starts(&fake)[0]);
+    until_starts(&fake, 2).await;
+    until(&mut view, |view| answers(view) && view.answered > first.answered).await;
+    stopping.cancel();
+    timeout(PATIENCE, task).await.expect("in time").unwrap();
+    let last = starts(&fake).pop().unwrap();
+    assert!(!Path::new("/proc").join(last).exists(), "the helper ends with the feed");
+}
+
+#[tokio::test]
+async fn a_helper_that_cannot_start_is_told_and_not_zero() {
+    let fake = Fake::new("");
+    let stopping = CancellationToken::new();
+    let missing = fake.folder().join("missing");
+    let (mut view, task) = Feed::new(config(missing, &fake), times(), end_process).spawn(stopping.clone());
+    let told = until(&mut view, |view| matches!(view.round.outcome, Outcome::Failed(_))).await;
+    assert_eq!(told.answered, None);
+    stopping.cancel();
+    timeout(PATIENCE, task).await.expect("in time").unwrap();
+}
