@@ -1,1 +1,14 @@
-//! Starts queens, hives and workers for tests.
+//! Starts real queens, hives and workers for tests, each test with a slice, a state directory and ports of its own;
+//! what a [`Scene`] started, ends when it drops.
+
+pub mod await_event;
+mod clients;
+mod gpu;
+mod process;
+mod scene;
+
+pub use await_event::{eventually, within};
+pub use clients::{Watcher, fleet, scheduler};
+pub use gpu::{fake_nvml, steer_hang, steer_two_gpus};
+pub use process::{Output, Process, alive, start_ticks};
+pub use scene::{Hive, Queen, Scene, rbee_binary};
