@@ -96,7 +96,9 @@ class Fleet:
         return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=READY_SECONDS)
 
     def environment(self):
-        return os.environ | {
+        # Settings of whoever runs the tests must not reach the fleet.
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("RBEE_")}
+        return clean | {
             "RBEE_QUEEN": self.url,
             "RBEE_URL": self.url,
             "RBEE_ADDR": f"127.0.0.1:{self.port}",
@@ -106,7 +108,8 @@ class Fleet:
 
     def spawn(self, *arguments):
         log = open(self.folder / f"{arguments[0]}.log", "wb")
-        process = subprocess.Popen([self.binary, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        command = [self.binary, *arguments]
+        process = subprocess.Popen(command, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
@@ -130,7 +133,8 @@ class Fleet:
         queen = self.spawn("queen", "--listen", f"127.0.0.1:{self.port}")
         wait_for("queen listens", self.listening, queen)
         state = str(self.folder / "state")
-        hive = self.spawn("hive", "--queen", self.url, "--state-dir", state, "--slice", self.slice, "--name", HIVE)
+        place = ["--state-dir", state, "--slice", self.slice, "--socket", str(self.socket)]
+        hive = self.spawn("hive", "--queen", self.url, "--name", HIVE, *place)
         wait_for("hive listens", self.socket.exists, queen, hive)
         for group, instance, model, port, share in WORKERS:
             program = [sys.executable, "-c", PROGRAM, str(self.folder / f"{group}-{instance}.pid")]
