@@ -48,7 +48,10 @@ def main():
     # The same targets as cargo-deny looks at.
     targets = [word for target in rules["graph"]["targets"] for word in ("--filter-platform", target)]
     command = ["cargo", "metadata", "--locked", "--format-version", "1", "--all-features", *targets]
-    metadata = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    told = subprocess.run(command, stdout=subprocess.PIPE)
+    if told.returncode != 0:
+        return told.returncode
+    metadata = json.loads(told.stdout)
     resolved = {node["id"] for node in metadata["resolve"]["nodes"]}
     packages = [package for package in metadata["packages"] if package["id"] in resolved]
     found = list(complaints(packages, rules))
