@@ -3,6 +3,7 @@
 # Whatever is downloaded lies in target/tools or in a node_modules folder; only apt packages and Rust components,
 # which need the user's leave (root, rustup), lie outside the checkout.
 
+: "${TOOLS:?is set by tests/run}"
 export npm_config_cache="$TOOLS/npm-cache" npm_config_update_notifier=false npm_config_audit=false npm_config_fund=false
 export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 BUF_CACHE_DIR="$TOOLS/buf-cache"
 export PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1
