@@ -11,7 +11,7 @@
 //! | `hang = CALL` | that call, or `all`, never returns |
 //! | `fail = CALL ERROR` | that call fails on every GPU; once per line |
 //! | `lost = GPU` | every call on that GPU fails with "GPU is lost"; once per line |
-//! | `mig = GPU` | MIG is enabled there: no use per process, no use of the whole; once per line |
+//! | `mig = GPU` | MIG is enabled there: no use of the whole, and samples that mean nothing; once per line |
 //! | `total = GPU BYTES` | total memory, 24 GiB unless set |
 //! | `used = GPU BYTES` | used memory; unless set, the sum over its processes |
 //! | `util = GPU PERCENT` | use of the whole GPU, 0 unless set |
@@ -353,9 +353,6 @@ pub unsafe extern "C" fn nvmlDeviceGetProcessUtilization(
     last_seen: c_ulonglong,
 ) -> Return {
     let answer = on_gpu("nvmlDeviceGetProcessUtilization", device).and_then(|gpu| {
-        if gpu.mig {
-            return Err(NOT_SUPPORTED);
-        }
         let row = |sample: Sample| ProcessUtilization {
             pid: sample.pid,
             timestamp: sample.timestamp,

@@ -189,6 +189,14 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_without_samples_for_processes_is_not_idle() {
+        let script = "process = 0 7 1073741824 85\nfail = nvmlDeviceGetProcessUtilization not-supported\n";
+        let round = Fake::new(script).start().look();
+        assert_eq!(of(&round, 7), [(0, Some(GIB), None)]);
+        assert_eq!((round.devices[0].per_process, round.devices[0].error.as_deref()), (false, None));
+    }
+
+    #[test]
     fn a_driver_that_names_no_processes_takes_none_away() {
         let script = "process = 0 7 1073741824 85\n";
         let fake = Fake::new(script);
@@ -211,6 +219,9 @@ mod tests {
         assert_eq!(helper.look().outcome, Outcome::Answered);
         fake.say("fail = nvmlDeviceGetCount_v2 unknown\n");
         assert!(matches!(helper.look().outcome, Outcome::Failed(_)));
+        // NVML is opened anew after a failure, so an unloaded driver is found out.
+        fake.say("init = driver-not-loaded\n");
+        assert_eq!(helper.look().outcome, Outcome::NoGpu);
     }
 
     #[test]

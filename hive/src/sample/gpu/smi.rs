@@ -247,14 +247,26 @@ esac"#,
     #[test]
     fn a_tool_that_sleeps_is_killed_after_the_limit() {
         let folder = tempfile::tempdir().unwrap();
-        let smi = fake::program(folder.path(), "nvidia-smi", "echo $$ >\"$0.pid\"\nsleep 10\necho late");
+        let body = "echo $$ >\"$0.pid\"\nsleep 10 &\necho $! >\"$0.child\"\nwait\necho late";
+        let smi = fake::program(folder.path(), "nvidia-smi", body);
         let begun = Instant::now();
         let round = look(&smi, Duration::from_millis(500));
         assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
         let Outcome::Failed(text) = round.outcome else { panic!("{round:?}") };
         assert!(text.contains("killed"), "{text}");
-        let pid = std::fs::read_to_string(folder.path().join("nvidia-smi.pid")).unwrap();
-        assert!(!Path::new("/proc").join(pid.trim()).exists(), "not reaped");
+        let pid = |name| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert!(!Path::new("/proc").join(pid("nvidia-smi.pid").trim()).exists(), "not reaped");
+        let child = pid("nvidia-smi.child");
+        while alive(child.trim()) {
+            assert!(begun.elapsed() < Duration::from_secs(8), "what the tool started outlives it");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Somebody else reaps an orphan, or nobody: a zombie is dead.
+    fn alive(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
     }
 
     #[test]

@@ -62,13 +62,15 @@ async fn until_starts(fake: &Fake, count: usize) {
 async fn a_hung_driver_never_blocks_the_feed() {
     let fake = Fake::new("process = 0 7 1073741824 85\n");
     let stopping = CancellationToken::new();
-    let feed = Feed::new(config(fake.helper(), &fake), times(), end_process);
+    // The next helper, which would hang too, is late enough for the view to be of the first.
+    let times = Times { restart_first: HUNG, restart_most: HUNG, ..times() };
+    let feed = Feed::new(config(fake.helper(), &fake), times, end_process);
     let (mut view, task) = feed.spawn(stopping.clone());
     let first = until(&mut view, answers).await;
     assert_eq!(first.round.processes[0].util_pct, Some(85.0));
 
     fake.say("hang = nvmlDeviceGetMemoryInfo_v2\n");
-    let before = Instant::now();
+    let (before, started) = (Instant::now(), starts(&fake).len());
     let mut ticks = 0;
     let hung = loop {
         // The rest of the hive on the same thread: it goes on while the driver hangs.
@@ -81,6 +83,7 @@ async fn a_hung_driver_never_blocks_the_feed() {
         assert!(before.elapsed() < PATIENCE);
     };
     assert!(ticks > 10, "{ticks}");
+    assert_eq!(starts(&fake).len(), started);
     assert!(hung.answered >= first.answered && hung.round.processes.is_empty());
 
     fake.say("process = 0 7 1073741824 40\n");
