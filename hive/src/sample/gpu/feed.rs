@@ -26,8 +26,9 @@ struct Times {
     no_gpu: Duration,
     /// An answer this late does not come: the driver hangs.
     hung: Duration,
-    /// Between the end of a helper and the start of the next; doubled for each that ends without an answer. The same
-    /// wait lies between looks while the driver answers with an error.
+    /// While the driver answers with an error. Shorter than `hung`, after which a silent driver is given up.
+    failed: Duration,
+    /// Between the end of a helper and the start of the next; doubled for each that ends without an answer.
     restart_first: Duration,
     restart_most: Duration,
     /// How long a helper that was killed may take to be gone before it counts as stuck.
@@ -44,6 +45,7 @@ impl Times {
             period,
             no_gpu: Duration::from_secs(60),
             hung: Duration::from_secs(10),
+            failed: Duration::from_secs(5),
             restart_first: Duration::from_secs(2),
             restart_most: Duration::from_secs(60),
             reap: Duration::from_secs(1),
@@ -176,7 +178,6 @@ impl Feed {
             Err(error) => return self.give_up(&error, false),
         };
         let mut answered = false;
-        let mut trouble = self.times.restart_first;
         loop {
             let asked = Instant::now();
             let answer = tokio::select! {
@@ -197,12 +198,8 @@ impl Feed {
             answered = true;
             let next = match round.outcome {
                 Outcome::NoGpu => self.times.no_gpu,
-                Outcome::Failed(_) => trouble,
+                Outcome::Failed(_) => self.times.failed,
                 Outcome::Answered | Outcome::Pending => self.times.period,
-            };
-            trouble = match round.outcome {
-                Outcome::Failed(_) => (trouble * 2).min(self.times.restart_most),
-                _ => self.times.restart_first,
             };
             self.publish(round);
             tokio::select! {

@@ -13,6 +13,7 @@ fn times() -> Times {
         period: SHORT,
         no_gpu: SHORT,
         hung: HUNG,
+        failed: SHORT,
         restart_first: SHORT,
         restart_most: SHORT,
         reap: HUNG,
