@@ -1,6 +1,7 @@
 //! The agent. `worker/` keeps workers alive, `sample/` measures them, `rpc/` talks; they share only the words in
-//! `roster` and `round`, and [`run`] joins them.
+//! `roster` and `round`, and [`Hive`] joins them.
 
+mod about;
 mod config;
 pub mod roster;
 pub mod round;
@@ -9,3 +10,126 @@ pub mod sample;
 pub mod worker;
 
 pub use config::Config;
+
+use about::About;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use proto::worker_service_server::WorkerServiceServer;
+use rpc::socket::{self, SocketError};
+use rpc::uplink::{Sources, Uplink};
+use rpc::workers::Workers;
+use sample::gpu::{self, GpuConfig};
+use sample::{SampleConfig, Sampling};
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use worker::{Life, LifeConfig, OpenError};
+
+/// Why a hive cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum HiveError {
+    /// Its slice, state directory or records.
+    #[error("open the slice")]
+    Open(#[source] OpenError),
+    /// Its unix socket.
+    #[error("listen on the unix socket")]
+    Socket(#[source] SocketError),
+    /// Its sampling thread.
+    #[error("start the sampling thread")]
+    Sampling(#[source] std::io::Error),
+}
+
+/// A hive that owns its slice and has taken its workers over.
+pub struct Hive {
+    config: Config,
+    life: Life,
+    listener: UnixListener,
+    stopping: CancellationToken,
+}
+
+impl Hive {
+    /// Locks the slice, adopts the workers in it, binds the socket. `stopping` ends everything that follows.
+    pub async fn open(config: Config, stopping: CancellationToken) -> Result<Self, HiveError> {
+        raise_open_files();
+        let life = LifeConfig {
+            hive: config.id.clone(),
+            advertise: config.advertise.clone(),
+            state_dir: config.state_dir.clone(),
+            slice: config.slice.clone(),
+            cgroup_root: config.cgroup_root.clone(),
+            proc_root: config.proc_root.clone(),
+        };
+        let life = Life::open(life, stopping.clone()).await.map_err(HiveError::Open)?;
+        let listener = socket::bind(&config.socket).await.map_err(HiveError::Socket)?;
+        Ok(Self { config, life, listener, stopping })
+    }
+
+    /// The workers of this hive.
+    pub fn life(&self) -> &Life {
+        &self.life
+    }
+
+    /// Samples, reports and serves until stopped. Its workers run on.
+    pub async fn run(self) -> Result<(), HiveError> {
+        let Self { config, life, listener, stopping } = self;
+        let gpu = GpuConfig {
+            program: config.program.clone(),
+            nvml_library: config.nvml_library.clone(),
+            nvidia_smi: config.nvidia_smi.clone(),
+            state_dir: config.state_dir.clone(),
+            period: config.period,
+        };
+        let (gpu_views, gpu_task) = gpu::feed(gpu, stopping.clone());
+        let sample = SampleConfig { proc_root: config.proc_root.clone(), period: config.period };
+        let (Sampling { rounds, mut findings }, sampling) =
+            sample::start(sample, life.roster(), gpu_views, stopping.clone()).map_err(HiveError::Sampling)?;
+        let about = About::new(&config, &life);
+        let sources = Sources { roster: life.roster(), rounds: rounds.clone(), hive: about.subscribe() };
+
+        let mut tasks = JoinSet::new();
+        let mut links = Vec::new();
+        for url in &config.queens {
+            let uplink = Uplink::new(url.clone(), life.journal().id().to_owned(), sources.clone());
+            links.push(uplink.state());
+            tasks.spawn(uplink.run(stopping.clone()));
+        }
+        tasks.spawn(about.clone().follow(rounds, stopping.clone()));
+        let learning = life.clone();
+        tasks.spawn(async move {
+            while let Some(finding) = findings.recv().await {
+                learning.learn(finding);
+            }
+        });
+        let service = rpc::workers::service(life.clone(), move || about.describe(&links), stopping.clone());
+        tasks.spawn(serve(service, listener, stopping.clone()));
+
+        while tasks.join_next().await.is_some() {}
+        sampling.ended().await;
+        if let Err(error) = gpu_task.await {
+            tracing::error!(%error, "the gpu feed ended badly");
+        }
+        life.closed().await;
+        Ok(())
+    }
+}
+
+async fn serve(service: WorkerServiceServer<Workers>, listener: UnixListener, stopping: CancellationToken) {
+    let served = tonic::transport::Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopping.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the unix socket is no longer served");
+    }
+}
+
+/// As many open files as the hard limit allows: a sampled worker keeps a handful open. Workers get the limit that the
+/// hive itself was started with.
+fn raise_open_files() {
+    worker::remember_open_files();
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}

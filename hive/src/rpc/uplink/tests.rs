@@ -137,6 +137,30 @@ async fn send_heartbeat_handles_collection_failure() {
 }
 
 #[tokio::test]
+async fn start_heartbeat_task_sends_every_1s() {
+    const PERIOD_MS: u64 = 1_000;
+    let mut scene = scene(vec![]).await;
+    let (_task, _) = scene.uplink();
+    scene.frame().await;
+    let config = crate::sample::SampleConfig { proc_root: "/proc".into(), period: Duration::from_millis(PERIOD_MS) };
+    let view = crate::sample::GpuView { round: Arc::default(), answered: None };
+    let gpu = watch::Sender::new(Arc::new(view));
+    let (mut sampling, tasks) =
+        crate::sample::start(config, scene.roster.subscribe(), gpu.subscribe(), scene.stopping.clone()).unwrap();
+    let mut stamps = Vec::new();
+    while stamps.len() < 4 {
+        tokio::time::timeout(PATIENCE, sampling.rounds.changed()).await.expect("a round in time").unwrap();
+        scene.rounds.send_replace(sampling.rounds.borrow_and_update().clone());
+        stamps.push(scene.frame().await.monotonic_ms);
+    }
+    scene.stopping.cancel();
+    tasks.ended().await;
+    // The first round may come at once; after it the ticks are a second apart, whatever the load on this machine.
+    let gaps: Vec<u64> = stamps.windows(2).skip(1).map(|w| w[1] - w[0]).collect();
+    assert!(gaps.iter().all(|gap| (PERIOD_MS - 400..=PERIOD_MS + 600).contains(gap)), "{stamps:?}");
+}
+
+#[tokio::test]
 async fn a_queen_that_refuses_is_asked_again() {
     let mut scene = scene(vec![Status::internal("500")]).await;
     let (_task, mut state) = scene.uplink();
