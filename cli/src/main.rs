@@ -1,3 +1,5 @@
-//! The binary `rbee`.
+//! The binary `rbee`; everything it does is in the library beside it.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

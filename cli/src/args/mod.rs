@@ -1,0 +1,187 @@
+//! What can be typed. Settings come from flags, then from `RBEE_…` variables, then from the defaults below.
+
+mod act;
+mod look;
+mod serve;
+
+pub use act::{Events, Logs, Run, Stop};
+pub use look::{Basis, Describe, Find, Idle, Match, Models, Ps, Sort, Watch};
+pub use serve::{Agent, Completions, DemoWorker, GpuProbe, Hive, Queen, Up};
+
+use crate::show::units;
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a queen is looked for unless told otherwise.
+pub const DEFAULT_QUEEN: &str = "http://127.0.0.1:7833";
+
+/// Heading of the flags that every verb has.
+const EVERYWHERE: &str = "Options of every command";
+
+/// rbee: what every LLM worker on every machine is doing, within a second.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbee",
+    version,
+    about = "What every LLM worker on every machine is doing, within a second, and which one is free",
+    after_help = "Try it:  rbee up --demo 3    then, in another terminal:  rbee ps\n\
+                  Exit codes: 0 done, 1 error, 2 usage, 3 nothing matches, 4 queen unreachable, 5 some targets failed",
+    max_term_width = 110,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// The flags that every verb has.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// The flags that every verb has.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// The queen to ask; `rbee hive` takes several, the queens it reports to
+    #[arg(long, global = true, env = "RBEE_QUEEN", value_name = "URL", value_delimiter = ',', hide_env_values = true,
+          default_value = DEFAULT_QUEEN, help_heading = EVERYWHERE)]
+    pub queen: Vec<String>,
+    /// Unix socket of the hive on this machine [default: found through the queen, else the usual place]
+    #[arg(long, global = true, env = "RBEE_SOCKET", value_name = "PATH", hide_env_values = true, help_heading = EVERYWHERE)]
+    pub socket: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Table, help_heading = EVERYWHERE)]
+    pub output: Output,
+    /// How long to wait for an answer
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = units::parse_duration, help_heading = EVERYWHERE)]
+    pub timeout: Duration,
+    /// Colours
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, help_heading = EVERYWHERE)]
+    pub color: Colour,
+    /// Say nothing but data and errors
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
+    pub quiet: bool,
+    /// Say more; twice for most
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = EVERYWHERE)]
+    pub verbose: u8,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people, cut to the terminal
+    Table,
+    /// The table with more columns
+    Wide,
+    /// The answer in canonical protobuf JSON
+    Json,
+    /// One JSON message a line
+    Jsonl,
+    /// Names only
+    Name,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Even into a file
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start a queen, a hive and the dashboard on this machine
+    Up(Up),
+    /// Start the control plane alone
+    Queen(Queen),
+    /// Start the agent of this machine alone
+    Hive(Hive),
+    /// Start a worker on this machine
+    Run(Run),
+    /// List workers and what they are doing
+    Ps(Ps),
+    /// List hives: the machines
+    Hives,
+    /// List models and how many workers have them
+    Models(Models),
+    /// Tell everything about one worker or hive
+    Describe(Describe),
+    /// List workers that are doing nothing
+    Idle(Idle),
+    /// Find workers that have a model, or room on a GPU
+    Find(Find),
+    /// Follow what changes
+    Watch(Watch),
+    /// Tell how workers of this machine started and ended
+    Events(Events),
+    /// Print the output of a worker of this machine
+    Logs(Logs),
+    /// Stop workers of this machine
+    Stop(Stop),
+    /// Check this machine and say how to mend it
+    Doctor,
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Burn some CPU, memory and disk, as `up --demo` needs it
+    #[command(hide = true)]
+    DemoWorker(DemoWorker),
+    /// Ask the GPU driver once a second, as a hive needs it
+    #[command(hide = true)]
+    GpuProbe(GpuProbe),
+}
+
+/// Reads `key=value`.
+pub fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not of the form key=value")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_hive_reports_to_several_queens() {
+        let cli = Cli::try_parse_from(["rbee", "hive", "--queen", "http://a:1", "--queen", "http://b:2"]).unwrap();
+        assert_eq!(cli.global.queen, ["http://a:1", "http://b:2"]);
+        let cli = Cli::try_parse_from(["rbee", "--queen", "http://a:1", "ps"]).unwrap();
+        assert_eq!(cli.global.queen, ["http://a:1"]);
+    }
+
+    #[test]
+    fn everything_after_two_dashes_is_the_command() {
+        let line = ["rbee", "run", "--cpu", "50%", "--env", "A=b=c", "--", "python3", "-c", "pass", "--model", "m"];
+        let Verb::Run(run) = Cli::try_parse_from(line).unwrap().verb else { panic!("not run") };
+        assert_eq!(run.command, ["python3", "-c", "pass", "--model", "m"]);
+        assert_eq!(run.env, [("A".to_owned(), "b=c".to_owned())]);
+        assert!(Cli::try_parse_from(["rbee", "run"]).is_err());
+    }
+
+    #[test]
+    fn a_find_needs_a_model_or_room() {
+        assert!(Cli::try_parse_from(["rbee", "find"]).is_err());
+        assert!(Cli::try_parse_from(["rbee", "find", "--model", "m", "--vram", "8G"]).is_err());
+        assert!(Cli::try_parse_from(["rbee", "find", "--vram", "8G"]).is_ok());
+    }
+
+    #[test]
+    fn a_demo_without_a_number_has_three_workers() {
+        let Verb::Up(up) = Cli::try_parse_from(["rbee", "up", "--demo"]).unwrap().verb else { panic!("not up") };
+        assert_eq!(up.demo, 3);
+    }
+}

@@ -1,0 +1,124 @@
+//! Channels to a queen over TCP and to the hive of this machine over its unix socket, and calls with a deadline.
+
+use crate::args::Global;
+use crate::failure::{Failure, first_cause};
+use hyper_util::rt::TokioIo;
+use proto::fleet_service_client::FleetServiceClient;
+use proto::scheduler_service_client::SchedulerServiceClient;
+use proto::worker_service_client::WorkerServiceClient;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
+
+/// A queen or a hive that takes no connection for this long is given up.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A connection that answers no ping for this long is dead; pings go out as often.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Larger answers are refused: some 60,000 workers in one.
+const ANSWER_MAX: usize = 64 << 20;
+
+/// The one queen that a client verb asks.
+pub fn queen_url(global: &Global) -> Result<&str, Failure> {
+    match global.queen.as_slice() {
+        [one] => Ok(one),
+        _ => Err(Failure::Usage("several queens are named, this command asks one: give one --queen URL".to_owned())),
+    }
+}
+
+/// A channel to the queen.
+pub async fn queen(global: &Global) -> Result<Channel, Failure> {
+    let url = queen_url(global)?;
+    let usage = || Failure::Usage(format!("{url:?} is not the address of a queen: use http://HOST:PORT"));
+    if !url.starts_with("http://") {
+        return Err(usage());
+    }
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| usage())?;
+    if endpoint.uri().host().is_none_or(str::is_empty) {
+        return Err(usage());
+    }
+    let endpoint = alive(endpoint.connect_timeout(CONNECT)).tcp_nodelay(true);
+    match tokio::time::timeout(CONNECT, endpoint.connect()).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(unreachable(url, &first_cause(&error))),
+        Err(_) => Err(unreachable(url, "no connection within 5 s")),
+    }
+}
+
+/// The fleet as the queen knows it.
+pub async fn fleet(global: &Global) -> Result<FleetServiceClient<Channel>, Failure> {
+    Ok(FleetServiceClient::new(queen(global).await?).max_decoding_message_size(ANSWER_MAX))
+}
+
+/// The queen's finds.
+pub async fn scheduler(global: &Global) -> Result<SchedulerServiceClient<Channel>, Failure> {
+    Ok(SchedulerServiceClient::new(queen(global).await?).max_decoding_message_size(ANSWER_MAX))
+}
+
+/// The hive behind a unix socket of this machine.
+pub async fn hive(socket: &Path) -> Result<WorkerServiceClient<Channel>, Failure> {
+    let path = socket.to_owned();
+    let dial = tower::service_fn(move |_| dial(path.clone()));
+    // The name is never looked up: the connector goes to the socket.
+    let endpoint = alive(Endpoint::from_static("http://hive"));
+    let why = match tokio::time::timeout(CONNECT, endpoint.connect_with_connector(dial)).await {
+        Ok(Ok(channel)) => return Ok(WorkerServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)),
+        Ok(Err(error)) => first_cause(&error),
+        Err(_) => "no connection within 5 s".to_owned(),
+    };
+    let shown = socket.display();
+    Err(Failure::Failed(format!(
+        "cannot reach a hive at {shown}: {why}; start one with `rbee up` or `rbee hive`, or name its socket with --socket"
+    )))
+}
+
+async fn dial(path: PathBuf) -> std::io::Result<TokioIo<UnixStream>> {
+    UnixStream::connect(path).await.map(TokioIo::new)
+}
+
+fn alive(endpoint: Endpoint) -> Endpoint {
+    endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE).keep_alive_while_idle(true)
+}
+
+fn unreachable(url: &str, why: &str) -> Failure {
+    Failure::Unreachable(format!(
+        "cannot reach the queen at {url}: {why}; start one with `rbee up`, or name another with --queen URL"
+    ))
+}
+
+/// Waits for an answer, at most `limit`. `what` was asked, fit to follow "failed to".
+pub async fn answer<T>(
+    limit: Duration,
+    what: &str,
+    asking: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, asking).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(refused(what, &status)),
+        Err(_) => {
+            let limit = crate::show::units::time(limit);
+            Err(Failure::Failed(format!("failed to {what}: no answer within {limit}; give it longer with --timeout")))
+        }
+    }
+}
+
+/// What a status means to whoever typed the command.
+pub fn refused(what: &str, status: &Status) -> Failure {
+    let words = format!("failed to {what}: {}", told(status));
+    match status.code() {
+        Code::NotFound => Failure::Nothing(words),
+        Code::Unavailable => Failure::Unreachable(words),
+        _ => Failure::Failed(words),
+    }
+}
+
+/// The sentence in a status, or what its code says when there is none.
+pub fn told(status: &Status) -> String {
+    let cause = std::error::Error::source(status).map(first_cause);
+    match (cause, status.message()) {
+        (Some(cause), _) => cause,
+        (None, "") => status.code().description().to_owned(),
+        (None, message) => message.to_owned(),
+    }
+}

@@ -1,0 +1,161 @@
+//! Which unix socket leads to the hive of this machine, and where hives keep things by default.
+
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::{connect, verbs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The kernel's id of this boot: the same in every process of this machine, and nowhere else.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// The queen is only asked for a hint; the usual place is tried without her.
+const HINT: Duration = Duration::from_secs(2);
+
+/// The hive of this machine to talk to. `hive` says which one when there are several.
+///
+/// # Errors
+/// `Usage` when several hives run here and nothing tells which is meant; it names them.
+pub async fn socket(global: &Global, hive: Option<&str>) -> Result<PathBuf, Failure> {
+    if let Some(path) = &global.socket {
+        return Ok(path.clone());
+    }
+    let local = tokio::time::timeout(HINT, local_hives(global)).await.unwrap_or_default();
+    choose(local, hive).map(|found| found.unwrap_or_else(default_socket))
+}
+
+/// Ids and sockets of the hives of this machine that the queen knows; none when she does not answer.
+async fn local_hives(global: &Global) -> Vec<proto::Hive> {
+    let Ok(boot_id) = std::fs::read_to_string(BOOT_ID) else { return Vec::new() };
+    let Ok(answer) = verbs::hives::list(global).await else { return Vec::new() };
+    let here = |hive: &proto::Hive| hive.boot_id == boot_id.trim() && !hive.socket.is_empty();
+    answer.hives.into_iter().filter(here).collect()
+}
+
+fn choose(local: Vec<proto::Hive>, wish: Option<&str>) -> Result<Option<PathBuf>, Failure> {
+    let mut fitting: Vec<proto::Hive> =
+        local.into_iter().filter(|hive| wish.is_none_or(|wish| hive.id == wish)).collect();
+    // A hive that ended a while ago is still known; it does not compete with one that lives.
+    if fitting.iter().any(|hive| hive.freshness() == proto::Freshness::Live) {
+        fitting.retain(|hive| hive.freshness() == proto::Freshness::Live);
+    }
+    match fitting.as_slice() {
+        [] => match wish {
+            Some(wish) => Err(Failure::Nothing(format!(
+                "no hive called {wish:?} is known to run on this machine; `rbee hives` lists them, --socket names one directly"
+            ))),
+            None => Ok(None),
+        },
+        [one] => Ok(Some(PathBuf::from(&one.socket))),
+        several => {
+            let names: Vec<String> = several.iter().map(|hive| format!("{} ({})", hive.id, hive.socket)).collect();
+            Err(Failure::Usage(format!(
+                "several hives run on this machine, say which with --socket: {}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// Where a hive of this user keeps its state unless told otherwise.
+pub fn default_state_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/rbee");
+    }
+    let home = || std::env::home_dir().unwrap_or_else(std::env::temp_dir);
+    directory("XDG_STATE_HOME").unwrap_or_else(|| home().join(".local/state")).join("rbee")
+}
+
+/// Where the hive of this user listens unless told otherwise.
+pub fn default_socket() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/run/rbee/hive.sock");
+    }
+    // Without a runtime directory the socket lives in the state directory, which is as private.
+    directory("XDG_RUNTIME_DIR").map_or_else(|| default_state_dir().join("hive.sock"), |run| run.join("rbee/hive.sock"))
+}
+
+fn directory(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// The hive's part of a name, when all three parts are there.
+pub fn hive_of(worker: &str) -> Option<&str> {
+    let parts: Vec<&str> = worker.split('/').collect();
+    if let [hive, _, _] = parts.as_slice() { Some(hive) } else { None }
+}
+
+/// A client of the hive here that `worker`, if it names its hive, belongs to; and that hive's workers.
+pub async fn hive_with_workers(
+    global: &Global,
+    worker: Option<&str>,
+) -> Result<(PathBuf, crate::verbs::HiveClient, Vec<proto::Worker>), Failure> {
+    let path = socket(global, worker.and_then(hive_of)).await?;
+    let mut client = connect::hive(&path).await?;
+    let asking = client.list_workers(proto::WorkerServiceListWorkersRequest {});
+    let answer = connect::answer(global.timeout, "list the workers of this machine", asking).await;
+    let workers = answer.map_err(not_the_queen)?.workers;
+    Ok((path, client, workers))
+}
+
+/// A hive that went away is an error of this machine, not an unreachable queen.
+pub fn not_the_queen(failure: Failure) -> Failure {
+    match failure {
+        Failure::Unreachable(words) => Failure::Failed(words),
+        other => other,
+    }
+}
+
+/// Refuses a socket path that the kernel could not bind.
+pub fn check_socket(path: &Path) -> Result<(), Failure> {
+    /// `sun_path` is 108 bytes with its end.
+    const PATH_MAX: usize = 107;
+    let bytes = path.as_os_str().len();
+    if bytes <= PATH_MAX {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "the socket path {} has {bytes} bytes, the kernel allows {PATH_MAX}: take a shorter one with --socket or --state-dir",
+        path.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hive(id: &str, freshness: proto::Freshness) -> proto::Hive {
+        let socket = format!("/run/{id}.sock");
+        proto::Hive { id: id.into(), socket, freshness: freshness.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn one_hive_here_is_the_one_that_is_meant() {
+        let live = proto::Freshness::Live;
+        assert_eq!(choose(vec![], None).unwrap(), None);
+        assert_eq!(choose(vec![hive("a", live)], None).unwrap(), Some("/run/a.sock".into()));
+        assert_eq!(choose(vec![hive("a", live), hive("b", live)], Some("b")).unwrap(), Some("/run/b.sock".into()));
+        let dead = hive("old", proto::Freshness::Lost);
+        assert_eq!(choose(vec![dead, hive("a", live)], None).unwrap(), Some("/run/a.sock".into()));
+    }
+
+    #[test]
+    fn several_hives_here_are_named() {
+        let live = proto::Freshness::Live;
+        let told = choose(vec![hive("a", live), hive("b", live)], None).unwrap_err().to_string();
+        assert!(told.contains("a (/run/a.sock), b (/run/b.sock)"), "{told}");
+        assert!(matches!(choose(vec![hive("a", live)], Some("c")), Err(Failure::Nothing(_))));
+    }
+
+    #[test]
+    fn a_socket_path_that_is_too_long_is_refused_with_its_length() {
+        assert!(check_socket(Path::new(&"x".repeat(107))).is_ok());
+        let told = check_socket(Path::new(&"x".repeat(108))).unwrap_err().to_string();
+        assert!(told.contains("108 bytes") && told.contains("107"), "{told}");
+    }
+
+    #[test]
+    fn a_full_name_names_its_hive() {
+        assert_eq!(hive_of("box/llm/8080"), Some("box"));
+        assert_eq!(hive_of("llm/8080"), None);
+    }
+}

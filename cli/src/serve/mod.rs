@@ -1,0 +1,19 @@
+//! Runs a part of rbee until a signal ends it. Only here do the real clock, paths and environment come in.
+
+mod agent;
+mod demo_fleet;
+mod hive;
+mod queen;
+mod up;
+
+pub use hive::{gpu_probe, run as hive};
+pub use queen::run as queen;
+pub use up::run as up;
+
+use crate::failure::Failure;
+use tokio_util::sync::CancellationToken;
+
+/// Cancelled by SIGINT or SIGTERM.
+fn stop_signal() -> Result<CancellationToken, Failure> {
+    common::stop::on_signal().map_err(|error| Failure::failed("failed to listen for signals", &error))
+}

@@ -1,0 +1,6 @@
+//! How answers are printed.
+
+pub mod json;
+pub mod table;
+pub mod units;
+pub mod workers;

@@ -1,0 +1,50 @@
+//! One file per verb that asks a queen or a hive and prints what it says.
+
+mod completions;
+mod describe;
+mod events;
+mod find;
+pub mod hives;
+mod idle;
+mod logs;
+mod models;
+pub mod ps;
+mod run;
+mod stop;
+mod version;
+mod watch;
+
+pub use version::VERSION;
+
+use crate::args::{Global, Verb};
+use crate::failure::Failure;
+use crate::{demo, doctor, serve};
+use tonic::transport::Channel;
+
+/// A client of the hive here.
+pub type HiveClient = proto::worker_service_client::WorkerServiceClient<Channel>;
+
+/// Does what was asked for.
+pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Up(args) => serve::up(global, args).await,
+        Verb::Queen(args) => serve::queen(args).await,
+        Verb::Hive(args) => serve::hive(global, args).await,
+        Verb::Run(args) => run::run(global, args).await,
+        Verb::Ps(args) => ps::run(global, &args).await,
+        Verb::Hives => hives::run(global).await,
+        Verb::Models(args) => models::run(global, &args).await,
+        Verb::Describe(args) => describe::run(global, &args.name).await,
+        Verb::Idle(args) => idle::run(global, &args).await,
+        Verb::Find(args) => find::run(global, &args).await,
+        Verb::Watch(args) => watch::run(global, args).await,
+        Verb::Events(args) => events::run(global, &args).await,
+        Verb::Logs(args) => logs::run(global, &args).await,
+        Verb::Stop(args) => stop::run(global, &args).await,
+        Verb::Doctor => doctor::run(global).await,
+        Verb::Version => version::run(global),
+        Verb::Completions(args) => completions::run(args.shell),
+        Verb::DemoWorker(args) => demo::run(&args),
+        Verb::GpuProbe(args) => serve::gpu_probe(&args),
+    }
+}
