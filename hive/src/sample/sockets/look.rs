@@ -1,0 +1,161 @@
+//! One look at ports and command lines: socket inodes of a worker's processes against the listening sockets of this
+//! network namespace. A process that listens in a namespace of its own has no port that anybody here could call.
+
+use super::super::counters::{self, process_stat};
+use super::super::files::{Buffer, open_dir};
+use super::super::tree::{Root, Scan};
+use crate::roster::{Footing, Slot};
+use nix::dir::Dir;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+/// Processes of one worker that are looked at.
+const PROCESSES_MAX: usize = 256;
+/// Descriptors of one process that are looked at.
+const DESCRIPTORS_MAX: usize = 4096;
+/// A command line is read up to here, in bytes.
+const COMMAND_MAX: u64 = 64 * 1024;
+/// `st` of a listening socket in `/proc/net/tcp`.
+const LISTEN: &str = "0A";
+
+/// Whom to look at.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which worker.
+    pub slot: Slot,
+    /// Where it lives.
+    pub footing: Footing,
+    /// Whether its ports are of interest.
+    pub ports: bool,
+}
+
+/// What was seen; `None` is what could not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Which worker.
+    pub slot: Slot,
+    /// The lowest port that one of its processes listens on.
+    pub port: Option<u16>,
+    /// The command line of its first process.
+    pub command: Option<Vec<Vec<u8>>>,
+}
+
+/// Looks at each. Blocks for as long as the kernel does.
+pub fn look(proc_root: &Path, wanted: &[Wanted]) -> Vec<Seen> {
+    let ports = wanted.iter().any(|wanted| wanted.ports);
+    let listening = if ports { listening(proc_root) } else { HashMap::new() };
+    let mut buffer = Buffer::default();
+    let scan = scan_for(proc_root, wanted, &mut buffer);
+    let seen = wanted.iter().enumerate().map(|(tree, wanted)| {
+        let port = if wanted.ports && !listening.is_empty() {
+            let pids = match &wanted.footing.cgroup {
+                Some(cgroup) => File::open(cgroup.join("cgroup.procs"))
+                    .map(|file| counters::pids(buffer.list(&file).unwrap_or_default()).collect())
+                    .unwrap_or_default(),
+                None => scan.of(tree).map(|(pid, _)| *pid).collect::<Vec<_>>(),
+            };
+            let ports = pids.iter().take(PROCESSES_MAX).filter_map(|pid| lowest_port(proc_root, *pid, &listening));
+            ports.min()
+        } else {
+            None
+        };
+        Seen { slot: wanted.slot, port, command: command(proc_root, &wanted.footing) }
+    });
+    seen.collect()
+}
+
+fn scan_for(proc_root: &Path, wanted: &[Wanted], buffer: &mut Buffer) -> Scan {
+    let mut scan = Scan::default();
+    let trees = wanted.iter().enumerate().filter(|(_, wanted)| wanted.ports && wanted.footing.cgroup.is_none());
+    let mut roots: Vec<Root> = trees
+        .map(|(tree, wanted)| Root { pid: wanted.footing.pid, start_ticks: wanted.footing.start_ticks, tree })
+        .collect();
+    if roots.is_empty() {
+        return scan;
+    }
+    roots.sort_unstable_by_key(|root| root.pid);
+    let dir = Dir::open(proc_root, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    // What cannot be scanned has no processes, and so no ports are found in this look.
+    if dir.is_ok_and(|mut dir| scan.look(&mut dir, buffer).is_ok()) {
+        scan.assign(&roots, &[]);
+    }
+    scan
+}
+
+/// Inode to port of every listening TCP socket.
+fn listening(proc_root: &Path) -> HashMap<u64, u16> {
+    let tables = ["net/tcp", "net/tcp6"].map(|name| std::fs::read_to_string(proc_root.join(name)).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines().filter_map(listener)).collect()
+}
+
+/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`.
+fn listener(line: &str) -> Option<(u64, u16)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (_, port) = fields.nth(1)?.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok().filter(|port| *port > 0)?;
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    Some((fields.nth(5)?.parse().ok()?, port))
+}
+
+fn lowest_port(proc_root: &Path, pid: i32, listening: &HashMap<u64, u16>) -> Option<u16> {
+    let descriptors = std::fs::read_dir(proc_root.join(pid.to_string()).join("fd")).ok()?;
+    let inodes: BTreeSet<u64> = descriptors
+        .take(DESCRIPTORS_MAX)
+        .filter_map(|entry| socket(&std::fs::read_link(entry.ok()?.path()).ok()?))
+        .collect();
+    inodes.iter().filter_map(|inode| listening.get(inode)).copied().min()
+}
+
+/// The inode in `socket:[12345]`.
+fn socket(link: &Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// `None` when the process has ended, or is another one by now, or has no command line.
+fn command(proc_root: &Path, footing: &Footing) -> Option<Vec<Vec<u8>>> {
+    let dir = open_dir(&proc_root.join(footing.pid.to_string())).ok()?;
+    let stat = super::super::files::open_below(&dir, b"stat").ok()?;
+    if process_stat(Buffer::default().record(&stat).ok()?)?.start_ticks != footing.start_ticks {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let file = super::super::files::open_below(&dir, b"cmdline").ok()?;
+    file.take(COMMAND_MAX).read_to_end(&mut bytes).ok()?;
+    let text = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    (!text.is_empty()).then(|| text.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_sockets_are_read_from_both_tables() {
+        let v4 =
+            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100";
+        let v6 =
+            "   1: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 4712 1";
+        let busy = "   2: 0100007F:1F91 0100007F:C000 01 00000000:00000000 00:00000000 00000000     0        0 4713 1";
+        assert_eq!(listener(v4), Some((4711, 8080)));
+        assert_eq!(listener(v6), Some((4712, 80)));
+        for other in
+            [busy, "", "  sl  local_address rem_address   st tx_queue", "x y:zz w 0A", "0: a:FFFFF b 0A c d e f g 1"]
+        {
+            assert_eq!(listener(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_sockets_are_sockets() {
+        assert_eq!(socket(Path::new("socket:[12]")), Some(12));
+        for other in ["pipe:[12]", "/dev/null", "socket:[x]", "socket:[12"] {
+            assert_eq!(socket(Path::new(other)), None);
+        }
+    }
+}
