@@ -1,1 +1,14 @@
-//! The control plane.
+//! The control plane: `fleet/` knows, `placement` chooses, `rpc/` answers, `server` listens. [`Queen`] runs it all.
+
+mod config;
+pub mod fleet;
+mod guard;
+mod page;
+pub mod placement;
+mod queen;
+mod rpc;
+mod server;
+mod services;
+
+pub use config::Config;
+pub use queen::{BindError, Queen, ServeError};

@@ -1,0 +1,199 @@
+//! How old a sample is, and what its age makes of its worker. Only the queen's monotonic clock and differences on the
+//! hive's decide anything; no wall clock does.
+
+use proto::Freshness;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// A frame's lateness is measured against the fastest of this many frames, so that drifting clocks do not add up.
+const WINDOW: u64 = 600;
+
+/// The limits of freshness.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Older than this is STALE.
+    pub stale: Duration,
+    /// Older than this is LOST.
+    pub lost: Duration,
+    /// A hive silent for longer is removed.
+    pub remove: Duration,
+}
+
+impl Limits {
+    /// The freshness of something last heard of this long ago.
+    pub fn freshness(&self, silence: Duration) -> Freshness {
+        if silence > self.lost {
+            Freshness::Lost
+        } else if silence > self.stale {
+            Freshness::Stale
+        } else {
+            Freshness::Live
+        }
+    }
+}
+
+/// Tells how late each frame of a session arrives.
+#[derive(Debug)]
+pub struct Arrivals {
+    opened: Instant,
+    count: u64,
+    /// Delays in ms that are smaller than all that came after them, oldest first, with the number of their frame.
+    fastest: VecDeque<(u64, i64)>,
+}
+
+impl Arrivals {
+    /// A session whose Register arrived now, which counts as a frame sampled at 0 ms.
+    pub fn new(opened: Instant) -> Self {
+        Self { opened, count: 0, fastest: VecDeque::from([(0, 0)]) }
+    }
+
+    /// When the sample of a frame that arrives now was made, at the latest. `monotonic_ms` is the hive's clock since
+    /// its Register; 0 is what clients send that keep no such clock, and then the frame counts as fresh.
+    pub fn taken(&mut self, now: Instant, monotonic_ms: u64) -> Instant {
+        if monotonic_ms == 0 {
+            return now;
+        }
+        let since = i64::try_from(now.saturating_duration_since(self.opened).as_millis()).unwrap_or(i64::MAX);
+        let delay = since.saturating_sub(i64::try_from(monotonic_ms).unwrap_or(i64::MAX));
+        self.count += 1;
+        while self.fastest.back().is_some_and(|(_, slower)| *slower >= delay) {
+            self.fastest.pop_back();
+        }
+        self.fastest.push_back((self.count, delay));
+        while self.fastest.front().is_some_and(|(number, _)| number + WINDOW <= self.count) {
+            self.fastest.pop_front();
+        }
+        let best = self.fastest.front().map_or(delay, |(_, best)| *best);
+        let late = Duration::from_millis(u64::try_from(delay.saturating_sub(best)).unwrap_or(0));
+        now.checked_sub(late).unwrap_or(self.opened)
+    }
+}
+
+/// Time in which the queen itself did not run is no silence of anybody's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pardon {
+    /// What was last heard before this gets `by` on top.
+    before: Option<Instant>,
+    by: Duration,
+}
+
+impl Pardon {
+    /// Adds a pause that began at `from`; an earlier one is forgotten once it is `remove` ago.
+    pub fn add(&mut self, from: Instant, by: Duration, remove: Duration) {
+        let recent = self.before.is_some_and(|before| from.saturating_duration_since(before) < remove);
+        self.by = if recent { self.by + by } else { by };
+        self.before = Some(from);
+    }
+
+    /// For how long something last heard of at `heard` has been silent.
+    pub fn silence(&self, heard: Instant, now: Instant) -> Duration {
+        let silence = now.saturating_duration_since(heard);
+        let pardoned = self.before.is_some_and(|before| heard <= before);
+        if pardoned { silence.saturating_sub(self.by) } else { silence }
+    }
+}
+
+/// When removal must wait, because so many fell silent together that the fault is probably not theirs.
+#[derive(Debug, Default)]
+pub struct Freeze {
+    since: Option<Instant>,
+}
+
+/// Below this many known hives a silent one is removed on time, always.
+const FREEZE_HIVES: usize = 10;
+/// More than this part of all hives, in percent, …
+const FREEZE_PERCENT: usize = 30;
+/// … silent since within this long of one another …
+const FREEZE_TOGETHER: Duration = Duration::from_secs(10);
+/// … stops removal for at most this long.
+const FREEZE_LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// What became of a freeze.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Hives are removed on time.
+    Allowed,
+    /// Nothing is removed; `new` when that has just begun.
+    Frozen {
+        /// It has just begun.
+        new: bool,
+    },
+}
+
+impl Freeze {
+    /// Judges the fleet: how many hives are known, and since when those that are silent have been.
+    pub fn judge(&mut self, now: Instant, known: usize, mut silent: Vec<Instant>) -> Removal {
+        silent.sort_unstable();
+        let mut start = 0;
+        let together = silent.iter().enumerate().any(|(i, at)| {
+            while at.saturating_duration_since(silent[start]) > FREEZE_TOGETHER {
+                start += 1;
+            }
+            (i - start + 1) * 100 > known * FREEZE_PERCENT
+        });
+        if known < FREEZE_HIVES || !together {
+            self.since = None;
+            return Removal::Allowed;
+        }
+        let new = self.since.is_none();
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) > FREEZE_LONGEST { Removal::Allowed } else { Removal::Frozen { new } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_batch_that_sat_in_a_buffer_is_old_when_it_arrives() {
+        let start = Instant::now();
+        let mut arrivals = Arrivals::new(start);
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        assert_eq!(arrivals.taken(at(1_020), 1_000), at(1_000));
+        assert_eq!(arrivals.taken(at(9_000), 2_000), at(2_000));
+        assert_eq!(arrivals.taken(at(9_000), 9_000), at(9_000));
+        assert_eq!(arrivals.taken(at(9_500), 0), at(9_500), "no clock, no lateness");
+    }
+
+    #[test]
+    fn lateness_is_against_the_fastest_of_the_last_600_frames() {
+        let start = Instant::now();
+        let mut arrivals = Arrivals::new(start);
+        // A hive whose clock runs slow by 1 ms a second is never more than 600 ms late.
+        for second in 1..5_000_u64 {
+            let now = start + Duration::from_millis(second * 1_001);
+            let late = now - arrivals.taken(now, second * 1_000);
+            assert!(late <= Duration::from_millis(600), "{late:?}");
+        }
+        assert!(arrivals.fastest.len() <= 601);
+    }
+
+    #[test]
+    fn s4_a_pause_of_the_queen_is_nobodys_silence() {
+        let start = Instant::now();
+        let mut pardon = Pardon::default();
+        pardon.add(start + SECOND, SECOND * 120, SECOND * 90);
+        let now = start + SECOND * 122;
+        assert_eq!(pardon.silence(start, now), SECOND * 2);
+        assert_eq!(pardon.silence(start + SECOND * 121, now), SECOND, "heard after the pause: nothing to pardon");
+    }
+
+    #[test]
+    fn many_that_fall_silent_together_are_not_removed_for_15_minutes() {
+        let start = Instant::now();
+        let mut freeze = Freeze::default();
+        let silent = |count: usize| vec![start; count];
+        assert_eq!(freeze.judge(start + SECOND * 20, 10, silent(3)), Removal::Allowed);
+        assert_eq!(freeze.judge(start + SECOND * 20, 10, silent(4)), Removal::Frozen { new: true });
+        assert_eq!(freeze.judge(start + SECOND * 900, 10, silent(4)), Removal::Frozen { new: false });
+        assert_eq!(freeze.judge(start + SECOND * 921, 10, silent(4)), Removal::Allowed);
+        assert_eq!(freeze.judge(start + SECOND * 922, 10, silent(3)), Removal::Allowed);
+        assert_eq!(freeze.judge(start + SECOND * 923, 10, silent(4)), Removal::Frozen { new: true });
+        assert_eq!(freeze.judge(start + SECOND * 924, 9, silent(9)), Removal::Allowed, "a small fleet loses on time");
+        let one_by_one = (0..9).map(|i| start + SECOND * 11 * i).collect();
+        assert_eq!(freeze.judge(start + SECOND * 925, 20, one_by_one), Removal::Allowed);
+    }
+}

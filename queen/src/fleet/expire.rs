@@ -1,0 +1,73 @@
+//! What time alone does to the fleet: LIVE, STALE, LOST, removed.
+
+use super::Fleet;
+use super::age::Removal;
+use super::known::KnownHive;
+use common::HiveId;
+use proto::Freshness;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// What one look at the clock changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Hives that became LOST.
+    pub lost: Vec<HiveId>,
+    /// Hives that were removed with their workers.
+    pub removed: Vec<HiveId>,
+    /// Too many fell silent together: nothing is removed for now. Set once, when that begins.
+    pub frozen: bool,
+}
+
+impl Fleet {
+    /// Ages everything. To be called every second.
+    pub fn expire(&self, now: Instant) -> Expired {
+        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        let mut expired = Expired::default();
+        let (mut silent, mut due, mut known) = (Vec::new(), Vec::new(), 0);
+        for mut entry in self.hives.iter_mut() {
+            let hive = entry.value_mut();
+            known += 1;
+            let before = hive.freshness;
+            hive.refresh(now, &limits, &pardon);
+            hive.link(&self.feed, now, false);
+            if hive.freshness == Freshness::Lost && before != Freshness::Lost {
+                expired.lost.push(hive.id.clone());
+            }
+            let silence = pardon.silence(hive.arrived, now);
+            if silence > limits.lost && !hive.goodbye {
+                silent.push(now.checked_sub(silence).unwrap_or(hive.arrived));
+            }
+            if silence > limits.remove {
+                due.push(hive.id.clone());
+            }
+        }
+        match self.freeze.lock().unwrap_or_else(PoisonError::into_inner).judge(now, known, silent) {
+            Removal::Frozen { new } => expired.frozen = new,
+            Removal::Allowed => expired.removed = due.into_iter().filter(|id| self.remove(id, now)).collect(),
+        }
+        self.feed.forget(now);
+        expired
+    }
+
+    /// The queen itself did not run from `from` on for `by`: nobody was silent then.
+    pub fn rearm(&self, from: Instant, by: Duration) {
+        let mut pardon = self.pardon.write().unwrap_or_else(PoisonError::into_inner);
+        pardon.add(from, by, self.bounds.limits.remove);
+    }
+
+    /// Removes a hive that is still silent; whether it was.
+    fn remove(&self, id: &HiveId, now: Instant) -> bool {
+        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        let silent = |hive: &KnownHive| pardon.silence(hive.arrived, now) > limits.remove;
+        // Its objects leave the feed under its lock, or a Register in between would link it twice.
+        let removed = self.hives.remove_if_mut(id, |_, hive| {
+            let silent = silent(hive);
+            if silent {
+                hive.end(&self.feed, now);
+            }
+            silent
+        });
+        removed.is_some()
+    }
+}

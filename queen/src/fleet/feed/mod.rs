@@ -1,0 +1,236 @@
+//! The latest-revision index: every object once, at its newest revision. Revisions are allotted inside the one lock
+//! that links the objects, and readers take their upper bound under it, so no number appears behind a cursor.
+
+mod list;
+#[cfg(test)]
+pub(crate) mod mirror;
+mod page;
+
+pub use list::Key;
+pub use page::{Place, Read};
+
+use super::filter;
+use super::object;
+use bytes::Bytes;
+use list::Ordered;
+use page::Page;
+use proto::{Filter, WorkerSpec};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// A removal is remembered for this long. Who missed it after that starts over with a snapshot.
+const TOMBSTONE_AGE: Duration = Duration::from_secs(600);
+/// At most as many removals are remembered as there are live objects, but always this many: the last workers of a
+/// small fleet must not cost its watchers a snapshot each.
+const TOMBSTONES_MIN: usize = 1_024;
+
+/// What an object is, as far as filters ask.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// A worker.
+    Worker {
+        /// What it is.
+        spec: Arc<WorkerSpec>,
+        /// A `WorkerState` as it came.
+        state: i32,
+    },
+    /// A hive.
+    Hive {
+        /// Its name.
+        id: Arc<str>,
+    },
+}
+
+impl Subject {
+    /// `hive/group/instance`, or the hive's name: no worker has a name without a slash.
+    fn name(&self) -> String {
+        match self {
+            Self::Worker { spec, .. } => format!("{}/{}/{}", spec.hive, spec.group, spec.instance),
+            Self::Hive { id } => id.to_string(),
+        }
+    }
+
+    fn matches(&self, filter: &Filter) -> bool {
+        match self {
+            Self::Worker { spec, state } => filter::matches(filter, spec, *state),
+            Self::Hive { id } => filter::matches_hive(filter, id),
+        }
+    }
+
+    fn removal(&self) -> Bytes {
+        object::removal(&self.name(), matches!(self, Self::Worker { .. }))
+    }
+}
+
+#[derive(Debug)]
+struct Object {
+    subject: Subject,
+    /// As it stands in an update; a removal once `gone`.
+    bytes: Bytes,
+    gone: bool,
+    /// The revision at which the name appeared: a cursor before it cannot have seen it.
+    created: u64,
+    /// The revision at which a field that filters look at last changed.
+    refiltered: u64,
+    /// The revision before the present one.
+    prior: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    revision: u64,
+    beat: u64,
+    objects: Ordered<Object>,
+    beats: Ordered<(Arc<str>, Bytes)>,
+    gone: HashMap<String, Key>,
+    tombstones: VecDeque<(Key, u64, Instant)>,
+    /// The newest revision of a removal that has been forgotten.
+    forgotten: u64,
+}
+
+impl Inner {
+    fn forget(&mut self, now: Instant) {
+        let room = TOMBSTONES_MIN.max(self.objects.len() - self.gone.len());
+        while let Some((key, revision, at)) = self.tombstones.front().copied() {
+            let current = self.objects.number(key) == Some(revision);
+            if current && self.gone.len() <= room && now.saturating_duration_since(at) < TOMBSTONE_AGE {
+                return;
+            }
+            self.tombstones.pop_front();
+            if current && let Some(object) = self.objects.remove(key) {
+                self.gone.remove(&object.subject.name());
+                self.forgotten = self.forgotten.max(revision);
+            }
+        }
+    }
+}
+
+/// The index. Cheap to share; all methods take `&self`.
+#[derive(Debug)]
+pub struct Feed {
+    instance: String,
+    inner: Mutex<Inner>,
+    pages: Mutex<VecDeque<Arc<Page>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Feed {
+    /// An empty index. `instance` tells this queen's revisions from those of all others.
+    pub fn new(instance: String) -> Self {
+        let (inner, pages) = (Mutex::default(), Mutex::default());
+        Self { instance, inner, pages, changed: watch::Sender::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No user code runs inside, so a poisoned lock still guards a whole list.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What names this queen's run.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> u64 {
+        self.lock().revision
+    }
+
+    /// A revision as text for the wire.
+    pub fn name_revision(&self, number: u64) -> String {
+        format!("{}:{number}", self.instance)
+    }
+
+    /// Changes whenever something was linked or a hive was heard from.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Opens the index for linking. Whoever holds the writer must not wait for anything.
+    pub fn write(&self, now: Instant) -> Writer<'_> {
+        let inner = self.lock();
+        let before = inner.revision + inner.beat;
+        Writer { inner, changed: &self.changed, now, before }
+    }
+
+    /// Forgets removals that are too old.
+    pub fn forget(&self, now: Instant) {
+        self.lock().forget(now);
+    }
+}
+
+/// The locked index. Watchers are woken when it is dropped.
+pub struct Writer<'a> {
+    inner: MutexGuard<'a, Inner>,
+    changed: &'a watch::Sender<u64>,
+    now: Instant,
+    before: u64,
+}
+
+impl Writer<'_> {
+    /// Links an object at the next revision, as new where `key` is `None`. `refiltered`: spec or state changed.
+    pub fn put(&mut self, key: Option<Key>, subject: Subject, bytes: Bytes, refiltered: bool) -> Key {
+        let inner = &mut *self.inner;
+        inner.revision += 1;
+        let revision = inner.revision;
+        let key = key.or_else(|| if inner.gone.is_empty() { None } else { inner.gone.remove(&subject.name()) });
+        let prior = key.and_then(|key| inner.objects.number(key)).unwrap_or(0);
+        let known = key.and_then(|key| Some((key, inner.objects.get_mut(key)?)));
+        if let Some((key, object)) = known {
+            if refiltered || object.gone {
+                object.refiltered = revision;
+            }
+            (object.subject, object.bytes, object.gone, object.prior) = (subject, bytes, false, prior);
+            inner.objects.advance(key, revision);
+            return key;
+        }
+        let object = Object { subject, bytes, gone: false, created: revision, refiltered: revision, prior: 0 };
+        inner.objects.push(revision, object)
+    }
+
+    /// Links the removal of an object.
+    pub fn remove(&mut self, key: Key) {
+        let inner = &mut *self.inner;
+        let prior = inner.objects.number(key).unwrap_or(0);
+        let Some(object) = inner.objects.get_mut(key).filter(|object| !object.gone) else { return };
+        inner.revision += 1;
+        (object.bytes, object.gone, object.prior) = (object.subject.removal(), true, prior);
+        inner.gone.insert(object.subject.name(), key);
+        inner.objects.advance(key, inner.revision);
+        inner.tombstones.push_back((key, inner.revision, self.now));
+        inner.forget(self.now);
+    }
+
+    /// Notes that a hive was heard from.
+    pub fn beat(&mut self, key: Option<Key>, hive: &Arc<str>, bytes: Bytes) -> Key {
+        let inner = &mut *self.inner;
+        inner.beat += 1;
+        match key.and_then(|key| Some((key, inner.beats.get_mut(key)?))) {
+            Some((key, value)) => {
+                value.1 = bytes;
+                inner.beats.advance(key, inner.beat);
+                key
+            }
+            None => inner.beats.push(inner.beat, (Arc::clone(hive), bytes)),
+        }
+    }
+
+    /// A hive that has been removed beats no more.
+    pub fn end_beat(&mut self, key: Key) {
+        self.inner.beats.remove(key);
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        let now = self.inner.revision + self.inner.beat;
+        if now != self.before {
+            self.changed.send_replace(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Reading the index: from a watcher's place to the tip, in messages of bounded size. Watchers that stand at the same
+//! place share one message.
+
+use super::list::Key;
+use super::{Feed, Inner};
+use crate::fleet::object;
+use bytes::{Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use proto::Filter;
+use std::sync::{Arc, PoisonError};
+
+/// How many objects one page looks at: bounds the time the lock is held for a filter that matches little.
+const SCAN: usize = 8_192;
+/// How many messages are kept for others to share: one for each flush class, and as many again for stragglers.
+const SHARED: usize = 8;
+/// Room in a message for what surrounds the objects.
+const ENVELOPE: usize = 128;
+
+/// `WatchResponse.update`, `Update.revision`, `Update.conflated`.
+const UPDATE: u32 = 2;
+const REVISION: u32 = 1;
+const CONFLATED: u32 = 7;
+
+/// How far a watcher has read.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    cursor: u64,
+    beats: u64,
+    hint: Option<Key>,
+    /// Removals up to this revision cannot matter: the watcher's snapshot began after them.
+    begun: u64,
+    snapshot: bool,
+}
+
+impl Place {
+    /// Everything up to this revision has been read.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// The snapshot is complete: from here on merged states are counted.
+    pub fn end_snapshot(&mut self) {
+        self.snapshot = false;
+    }
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub enum Read {
+    /// The next message, if there is anything to tell; `more` when the tip has not been reached.
+    Page {
+        /// A `WatchResponse` with an `Update`.
+        message: Option<Bytes>,
+        /// Read again at once.
+        more: bool,
+    },
+    /// Removals that the watcher has not seen have been forgotten: it needs a snapshot.
+    Behind,
+}
+
+#[derive(Debug)]
+pub(super) struct Page {
+    from: (u64, u64, bool),
+    upper: u64,
+    beats: u64,
+    hint: Option<Key>,
+    message: Option<Bytes>,
+}
+
+struct Gathered {
+    parts: Vec<Bytes>,
+    upper: u64,
+    beats: u64,
+    hint: Option<Key>,
+    conflated: u64,
+}
+
+impl Feed {
+    /// The place of a watcher that holds nothing.
+    pub fn start(&self) -> Place {
+        Place { begun: self.lock().revision, snapshot: true, ..Place::default() }
+    }
+
+    /// The place of a watcher that has read everything up to `cursor`; `None` where removals since are forgotten.
+    pub fn resume(&self, cursor: u64) -> Option<Place> {
+        let inner = self.lock();
+        (cursor >= inner.forgotten).then(|| Place { cursor, begun: cursor, ..Place::default() })
+    }
+
+    /// Reads on from `place`, at most about `max_bytes`.
+    pub fn read(&self, place: &mut Place, filter: Option<&Filter>, max_bytes: usize) -> Read {
+        let from = (place.cursor, place.beats, place.snapshot);
+        let shared = filter.is_none().then(|| self.shared(from)).flatten();
+        let (page, more) = {
+            let inner = self.lock();
+            if inner.forgotten > place.cursor.max(place.begun) {
+                return Read::Behind;
+            }
+            let tip = (inner.revision, inner.beat);
+            match shared {
+                Some(page) => {
+                    let more = (page.upper, page.beats) != tip;
+                    (page, more)
+                }
+                None => {
+                    let gathered = inner.gather(place, filter, max_bytes);
+                    drop(inner);
+                    let more = (gathered.upper, gathered.beats) != tip;
+                    (self.assemble(from, gathered, filter.is_none()), more)
+                }
+            }
+        };
+        (place.cursor, place.beats, place.hint) = (page.upper, page.beats, page.hint);
+        Read::Page { message: page.message.clone(), more }
+    }
+
+    fn shared(&self, from: (u64, u64, bool)) -> Option<Arc<Page>> {
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.iter().rev().find(|page| page.from == from).cloned()
+    }
+
+    fn assemble(&self, from: (u64, u64, bool), gathered: Gathered, share: bool) -> Arc<Page> {
+        let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(gathered.upper), &gathered));
+        let share = share && message.is_some();
+        let Gathered { upper, beats, hint, .. } = gathered;
+        let page = Arc::new(Page { from, upper, beats, hint, message });
+        if share {
+            let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+            if pages.len() >= SHARED {
+                pages.pop_front();
+            }
+            pages.push_back(Arc::clone(&page));
+        }
+        page
+    }
+}
+
+impl Inner {
+    fn gather(&self, place: &Place, filter: Option<&Filter>, max_bytes: usize) -> Gathered {
+        let (mut parts, mut bytes, mut scanned, mut merged) = (Vec::new(), ENVELOPE, 0, 0);
+        let (mut upper, mut hint) = (self.revision, place.hint);
+        let mut objects = self.objects.newer(place.cursor, place.hint).peekable();
+        while let Some((key, number, object)) = objects.next() {
+            scanned += 1;
+            let part = object.seen_by(place.cursor, filter);
+            if let Some(part) = part {
+                bytes += part.len();
+                merged += u64::from(object.prior > place.cursor);
+                parts.push(part);
+            }
+            hint = Some(key);
+            let next = objects.peek().map_or(0, |(_, _, object)| object.bytes.len());
+            if objects.peek().is_some() && (bytes + next > max_bytes || scanned >= SCAN) {
+                upper = number;
+                break;
+            }
+        }
+        let mut beats = place.beats;
+        if upper == self.revision {
+            beats = self.gather_beats(place.beats, filter, max_bytes.saturating_sub(bytes), &mut parts);
+        }
+        // Every state has its own revision: those that no object stands at any more were replaced.
+        let conflated = match filter {
+            _ if place.snapshot => 0,
+            None => (upper - place.cursor).saturating_sub(scanned as u64),
+            Some(_) => merged,
+        };
+        Gathered { parts, upper, beats, hint, conflated }
+    }
+
+    /// Adds what is new among the beats; answers how far it got.
+    fn gather_beats(&self, cursor: u64, filter: Option<&Filter>, mut room: usize, parts: &mut Vec<Bytes>) -> u64 {
+        let mut reached = cursor;
+        for (_, number, (hive, bytes)) in self.beats.newer(cursor, None) {
+            if bytes.len() > room && !parts.is_empty() {
+                return reached;
+            }
+            reached = number;
+            if filter.is_none_or(|filter| crate::fleet::filter::matches_hive(filter, hive)) {
+                room = room.saturating_sub(bytes.len());
+                parts.push(bytes.clone());
+            }
+        }
+        self.beat
+    }
+}
+
+impl super::Object {
+    /// What a watcher that has read up to `cursor` must be told, if anything.
+    fn seen_by(&self, cursor: u64, filter: Option<&Filter>) -> Option<Bytes> {
+        let matches = filter.is_none_or(|filter| self.subject.matches(filter));
+        if !self.gone && matches {
+            return Some(self.bytes.clone());
+        }
+        // It can only hold what was there at its cursor, and that matched then: now, or before the last change of
+        // what filters look at.
+        let may_hold = self.created <= cursor && (matches || self.refiltered > cursor);
+        may_hold.then(|| if self.gone { self.bytes.clone() } else { self.subject.removal() })
+    }
+}
+
+fn update(revision: &str, gathered: &Gathered) -> Bytes {
+    let parts: usize = gathered.parts.iter().map(Bytes::len).sum();
+    let conflated = match gathered.conflated {
+        0 => 0,
+        count => key_len(CONFLATED) + encoded_len_varint(count),
+    };
+    let length = object::field_len(REVISION, revision.len()) + parts + conflated;
+    let mut bytes = BytesMut::with_capacity(object::field_len(UPDATE, length));
+    object::open(UPDATE, length, &mut bytes);
+    object::open(REVISION, revision.len(), &mut bytes);
+    bytes.extend_from_slice(revision.as_bytes());
+    for part in &gathered.parts {
+        bytes.extend_from_slice(part);
+    }
+    if conflated > 0 {
+        encode_key(CONFLATED, WireType::Varint, &mut bytes);
+        encode_varint(gathered.conflated, &mut bytes);
+    }
+    bytes.freeze()
+}

@@ -1,0 +1,375 @@
+//! One hive as the queen knows it: its record, its session, its workers, and which of them must be linked anew.
+
+use super::age::{Arrivals, Limits, Pardon};
+use super::feed::{Feed, Key, Subject};
+use super::object;
+use super::row::Checked;
+use bytes::Bytes;
+use common::columns::Quanta;
+use common::{HiveId, WorkerId};
+use proto::{Activity, Freshness, HiveBeat, ProcessStats, WorkerSpec};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How many fenced sessions of a hive are remembered, so that their streams are told why they end.
+const FENCED: usize = 4;
+
+/// One worker.
+#[derive(Debug)]
+pub struct KnownWorker {
+    pub id: WorkerId,
+    pub spec: Arc<WorkerSpec>,
+    pub spec_bytes: Bytes,
+    pub state: i32,
+    pub stats: Option<ProcessStats>,
+    pub quanta: Quanta,
+    /// When its last good sample was made.
+    pub good: Option<Instant>,
+    /// When the queen first heard of it.
+    pub known: Instant,
+    /// Since when it has been idle, on the queen's clock.
+    pub idle_from: Option<Instant>,
+    pub freshness: Freshness,
+    key: Option<Key>,
+    dirty: bool,
+    refiltered: bool,
+}
+
+impl KnownWorker {
+    fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
+        limits.freshness(pardon.silence(self.good.unwrap_or(self.known), now))
+    }
+
+    /// Call when `stats` has been written anew. `idle_for` is what the hive's own clock says.
+    fn note_activity(&mut self, was_idle: bool, taken: Instant, idle_for: Option<Duration>) {
+        let idle = self.stats.as_ref().is_some_and(|stats| stats.activity == i32::from(Activity::Idle));
+        if !idle {
+            self.idle_from = None;
+        } else if !was_idle || self.idle_from.is_none() {
+            // Never before the last sample at which it was known not to be idle.
+            let earliest = self.good;
+            let told = taken.checked_sub(idle_for.unwrap_or_default()).unwrap_or(taken);
+            self.idle_from = Some(earliest.map_or(told, |earliest| told.max(earliest)));
+        }
+    }
+}
+
+/// Whether a session's state may be built upon.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Synced {
+    /// No whole snapshot yet.
+    #[default]
+    Never,
+    /// A frame was refused for this reason, so differences no longer fit.
+    Refused(String),
+    /// Yes.
+    Yes,
+}
+
+/// A snapshot whose last chunk has not come.
+#[derive(Debug, Default)]
+pub struct Pending {
+    pub slots: HashMap<u32, u32>,
+}
+
+/// One hive. Workers are kept at places that stay theirs; a session's slots point at places.
+#[derive(Debug)]
+pub struct KnownHive {
+    pub id: HiveId,
+    name: Arc<str>,
+    pub info: proto::Hive,
+    pub session: String,
+    pub fence: CancellationToken,
+    pub fenced: VecDeque<(u64, String)>,
+    pub streams: u32,
+    /// Its stream broke and nothing has come since.
+    pub broken: bool,
+    /// It ended its stream in order.
+    pub goodbye: bool,
+    pub sequence: u64,
+    pub synced: Synced,
+    pub pending: Option<Pending>,
+    /// The rest of a refused snapshot is passed over.
+    pub skipping: bool,
+    pub arrivals: Arrivals,
+    /// Frames in a row that were late beyond the lost limit.
+    pub late: u32,
+    /// When something last came.
+    pub arrived: Instant,
+    /// When the newest sample was made.
+    pub taken: Instant,
+    pub sampled_at: Option<prost_types::Timestamp>,
+    pub freshness: Freshness,
+    pub by_slot: HashMap<u32, u32>,
+    by_name: HashMap<WorkerId, u32>,
+    workers: Vec<Option<KnownWorker>>,
+    free: Vec<u32>,
+    key: Option<Key>,
+    beat: Option<Key>,
+    pub dirty: bool,
+    gone: Vec<Key>,
+}
+
+impl KnownHive {
+    pub fn new(id: HiveId, now: Instant) -> Self {
+        Self {
+            name: Arc::from(id.as_str()),
+            id,
+            info: proto::Hive::default(),
+            session: String::new(),
+            fence: CancellationToken::new(),
+            fenced: VecDeque::new(),
+            streams: 0,
+            broken: false,
+            goodbye: false,
+            sequence: 0,
+            synced: Synced::Never,
+            pending: None,
+            skipping: false,
+            arrivals: Arrivals::new(now),
+            late: 0,
+            arrived: now,
+            taken: now,
+            sampled_at: None,
+            freshness: Freshness::Live,
+            by_slot: HashMap::new(),
+            by_name: HashMap::new(),
+            workers: Vec::new(),
+            free: Vec::new(),
+            key: None,
+            beat: None,
+            dirty: true,
+            gone: Vec::new(),
+        }
+    }
+
+    /// Starts a session; the one before is fenced.
+    pub fn begin(&mut self, now: Instant, session: String, epoch: u64, info: proto::Hive) {
+        self.fence.cancel();
+        self.fence = CancellationToken::new();
+        let token = session.rsplit('/').next().unwrap_or_default().to_owned();
+        self.fenced.push_back((epoch, token));
+        if self.fenced.len() > FENCED {
+            self.fenced.pop_front();
+        }
+        (self.session, self.info, self.streams, self.sequence) = (session, info, 0, 0);
+        (self.synced, self.pending, self.skipping, self.late) = (Synced::Never, None, false, 0);
+        (self.arrivals, self.arrived, self.goodbye) = (Arrivals::new(now), now, false);
+        self.by_slot.clear();
+        self.dirty = true;
+    }
+
+    /// How fresh the hive itself is.
+    pub fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
+        let by_age = limits.freshness(pardon.silence(self.taken, now));
+        if self.broken { by_age.max(Freshness::Stale) } else { by_age }
+    }
+
+    /// How fresh a worker of it is: by its own last good sample, and never fresher than the hive.
+    pub fn worker_freshness(&self, worker: &KnownWorker, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
+        self.freshness_at(now, limits, pardon).max(worker.freshness_at(now, limits, pardon))
+    }
+
+    /// Works freshness out anew for the hive and all its workers.
+    pub fn refresh(&mut self, now: Instant, limits: &Limits, pardon: &Pardon) {
+        let hive = self.freshness_at(now, limits, pardon);
+        self.dirty |= hive != self.freshness;
+        self.freshness = hive;
+        for worker in self.workers.iter_mut().flatten() {
+            let freshness = hive.max(worker.freshness_at(now, limits, pardon));
+            worker.dirty |= freshness != worker.freshness;
+            worker.freshness = freshness;
+        }
+    }
+
+    pub fn workers(&self) -> impl Iterator<Item = &KnownWorker> {
+        self.workers.iter().flatten()
+    }
+
+    pub fn worker(&self, id: &WorkerId) -> Option<&KnownWorker> {
+        self.at(*self.by_name.get(id)?)
+    }
+
+    pub fn count(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub fn at(&self, place: u32) -> Option<&KnownWorker> {
+        self.workers.get(place as usize)?.as_ref()
+    }
+
+    /// Keeps a row under its name, new or changed; answers its place.
+    pub fn place(&mut self, row: Checked, taken: Instant, now: Instant) -> u32 {
+        let idle_for = self.idle_for(row.stats.as_ref());
+        let place = match self.by_name.get(&row.id) {
+            Some(place) => *place,
+            None => self.make_room(&row, now),
+        };
+        let Some(worker) = self.workers.get_mut(place as usize).and_then(Option::as_mut) else { return place };
+        if worker.state != row.state || worker.spec != row.spec {
+            (worker.state, worker.spec, worker.spec_bytes) = (row.state, row.spec, row.spec_bytes);
+            (worker.dirty, worker.refiltered) = (true, true);
+        }
+        worker.quanta = row.quanta;
+        if worker.stats != row.stats {
+            let before = std::mem::replace(&mut worker.stats, row.stats);
+            worker.note_activity(same_idleness(before.as_ref(), worker.stats.as_ref()), taken, idle_for);
+            worker.dirty = true;
+        }
+        if worker.stats.is_some() {
+            worker.good = worker.good.max(Some(taken));
+        }
+        place
+    }
+
+    fn make_room(&mut self, row: &Checked, now: Instant) -> u32 {
+        let worker = KnownWorker {
+            id: row.id.clone(),
+            spec: Arc::clone(&row.spec),
+            spec_bytes: row.spec_bytes.clone(),
+            state: row.state,
+            stats: None,
+            quanta: Quanta::default(),
+            good: None,
+            known: now,
+            idle_from: None,
+            freshness: Freshness::Live,
+            key: None,
+            dirty: true,
+            refiltered: true,
+        };
+        let place = self.free.pop().unwrap_or(self.workers.len() as u32);
+        match self.workers.get_mut(place as usize) {
+            Some(room) => *room = Some(worker),
+            None => self.workers.push(Some(worker)),
+        }
+        self.by_name.insert(row.id.clone(), place);
+        self.dirty = true;
+        place
+    }
+
+    /// Writes new numbers; `None` keeps what is there.
+    pub fn write(&mut self, place: u32, quanta: Option<Quanta>, gpus: Option<Vec<proto::GpuUse>>, taken: Instant) {
+        let Some(worker) = self.workers.get_mut(place as usize).and_then(Option::as_mut) else { return };
+        let before = worker.stats.clone();
+        let stats = worker.stats.get_or_insert_default();
+        if let Some(quanta) = quanta {
+            worker.quanta = quanta;
+            quanta.write(stats);
+        }
+        if let Some(gpus) = gpus {
+            stats.gpus = gpus;
+        }
+        if before.as_ref() == Some(&*stats) {
+            return;
+        }
+        let idle_for = idle_for(self.sampled_at.as_ref(), Some(&*stats));
+        worker.note_activity(same_idleness(before.as_ref(), worker.stats.as_ref()), taken, idle_for);
+        worker.dirty = true;
+    }
+
+    /// Every worker but those at `except` (ascending) was sampled at `taken`.
+    pub fn sampled(&mut self, taken: Instant, except: &[u32]) -> u64 {
+        let mut count = 0;
+        for (place, worker) in self.workers.iter_mut().enumerate() {
+            let Some(worker) = worker else { continue };
+            if except.binary_search(&(place as u32)).is_err() {
+                worker.good = worker.good.max(Some(taken));
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Forgets the worker at a place.
+    pub fn leave(&mut self, place: u32) {
+        let Some(worker) = self.workers.get_mut(place as usize).and_then(Option::take) else { return };
+        self.by_name.remove(&worker.id);
+        self.free.push(place);
+        self.gone.extend(worker.key);
+        self.dirty = true;
+    }
+
+    /// Forgets all workers but those at the places named.
+    pub fn keep_only(&mut self, keep: impl Fn(u32) -> bool) {
+        let leaving: Vec<u32> = (0..self.workers.len() as u32).filter(|place| !keep(*place)).collect();
+        for place in leaving {
+            self.leave(place);
+        }
+    }
+
+    /// The hive itself is gone.
+    pub fn end(&mut self, feed: &Feed, now: Instant) {
+        self.keep_only(|_| false);
+        let mut writer = feed.write(now);
+        for key in self.gone.drain(..).chain(self.key.take()) {
+            writer.remove(key);
+        }
+        if let Some(beat) = self.beat.take() {
+            writer.end_beat(beat);
+        }
+    }
+
+    /// Links what changed, and with `beat` that the hive was heard from. Bytes are made before the feed is locked.
+    pub fn link(&mut self, feed: &Feed, now: Instant, beat: bool) {
+        let mut changed = Vec::new();
+        for (place, worker) in self.workers.iter_mut().enumerate() {
+            let Some(worker) = worker.as_mut().filter(|worker| worker.dirty) else { continue };
+            let bytes = object::worker(&worker.spec_bytes, worker.stats.as_ref(), worker.state, worker.freshness);
+            let subject = Subject::Worker { spec: Arc::clone(&worker.spec), state: worker.state };
+            changed.push((place, subject, bytes, worker.refiltered));
+            (worker.dirty, worker.refiltered) = (false, false);
+        }
+        let hive = std::mem::take(&mut self.dirty).then(|| {
+            self.info.worker_count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX);
+            self.info.freshness = self.freshness.into();
+            object::hive(&self.info)
+        });
+        let beat = beat.then(|| {
+            let hive = self.id.as_str().to_owned();
+            object::beat(&HiveBeat { hive, sampled_at: self.sampled_at, sequence: self.sequence })
+        });
+        if changed.is_empty() && hive.is_none() && beat.is_none() && self.gone.is_empty() {
+            return;
+        }
+        let mut writer = feed.write(now);
+        for key in self.gone.drain(..) {
+            writer.remove(key);
+        }
+        if let Some(bytes) = hive {
+            let subject = Subject::Hive { id: Arc::clone(&self.name) };
+            self.key = Some(writer.put(self.key, subject, bytes, false));
+        }
+        for (place, subject, bytes, refiltered) in changed {
+            if let Some(worker) = self.workers.get_mut(place).and_then(Option::as_mut) {
+                worker.key = Some(writer.put(worker.key, subject, bytes, refiltered));
+            }
+        }
+        if let Some(bytes) = beat {
+            self.beat = Some(writer.beat(self.beat, &self.name, bytes));
+        }
+    }
+
+    fn idle_for(&self, stats: Option<&ProcessStats>) -> Option<Duration> {
+        idle_for(self.sampled_at.as_ref(), stats)
+    }
+}
+
+/// How long a worker has been idle by its hive's own clock: a difference, so the clock's setting does not matter.
+fn idle_for(sampled_at: Option<&prost_types::Timestamp>, stats: Option<&ProcessStats>) -> Option<Duration> {
+    let since = common::from_timestamp(stats?.idle_since.as_ref()?)?;
+    common::from_timestamp(sampled_at?)?.duration_since(since).ok()
+}
+
+/// Whether two samples speak of the same stretch of idleness.
+fn same_idleness(before: Option<&ProcessStats>, after: Option<&ProcessStats>) -> bool {
+    let idle = i32::from(Activity::Idle);
+    match (before, after) {
+        (Some(before), Some(after)) => {
+            before.activity == idle && after.activity == idle && before.idle_since == after.idle_since
+        }
+        _ => false,
+    }
+}

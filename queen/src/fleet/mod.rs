@@ -1,0 +1,138 @@
+//! What the queen knows: frames come in, age, and go; queries and the feed look at it. Pure: `now` is passed, nothing
+//! waits. One hive's state is changed under its own lock; inside it the feed's lock may be taken, never the reverse.
+
+mod age;
+mod apply;
+mod expire;
+pub mod feed;
+mod filter;
+mod known;
+pub(crate) mod object;
+mod row;
+#[cfg(test)]
+pub(crate) mod sample;
+mod session;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use age::Limits;
+pub use apply::Outcome;
+pub use expire::Expired;
+pub use filter::{matches, model_names};
+pub use session::Opened;
+pub use view::{Census, Seen};
+
+use crate::Config;
+use age::{Freeze, Pardon};
+use common::HiveId;
+use dashmap::DashMap;
+use feed::Feed;
+use known::KnownHive;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+/// Why something that a hive said is not accepted. Nothing of it has been kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such session: it was never opened here, or its hive was removed.
+    #[error("this session is not known here: register again")]
+    Unknown,
+    /// A newer session of the same hive took over.
+    #[error("superseded: a newer session of this hive took over")]
+    Superseded,
+    /// The stream and the queen no longer speak of the same state.
+    #[error("resync: {0}; register again and send a snapshot")]
+    Resync(String),
+    /// A field that cannot be accepted.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// Which.
+        field: &'static str,
+        /// What is wrong, and what would be accepted.
+        reason: String,
+    },
+    /// A bound of this queen.
+    #[error("{0}")]
+    TooMuch(String),
+    /// The name is in use by another live hive.
+    #[error(
+        "hive {id} is alive from boot {boot:?}, slice {slice:?}; boot {other_boot:?}, slice {other_slice:?} needs another name"
+    )]
+    Alive {
+        /// The name.
+        id: HiveId,
+        /// Boot id of the hive that has it.
+        boot: String,
+        /// Slice of the hive that has it.
+        slice: String,
+        /// Boot id of the hive that asked.
+        other_boot: String,
+        /// Slice of the hive that asked.
+        other_slice: String,
+    },
+}
+
+impl Refusal {
+    pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid { field, reason: reason.into() }
+    }
+}
+
+/// What a fleet accepts.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    limits: Limits,
+    max_frame_bytes: usize,
+    max_workers: usize,
+    max_hives: usize,
+}
+
+/// All hives and their workers.
+#[derive(Debug)]
+pub struct Fleet {
+    hives: DashMap<HiveId, KnownHive>,
+    feed: Feed,
+    bounds: Bounds,
+    epochs: AtomicU64,
+    started: Instant,
+    pardon: RwLock<Pardon>,
+    freeze: Mutex<Freeze>,
+}
+
+impl Fleet {
+    /// An empty fleet of a queen that started now; `instance` names this run of it.
+    pub fn new(config: &Config, instance: String, started: Instant) -> Self {
+        let limits = Limits { stale: config.stale, lost: config.lost, remove: config.remove };
+        let bounds = Bounds {
+            limits,
+            max_frame_bytes: config.max_frame_bytes,
+            max_workers: config.max_workers as usize,
+            max_hives: config.max_hives,
+        };
+        Self {
+            hives: DashMap::new(),
+            feed: Feed::new(instance),
+            bounds,
+            epochs: AtomicU64::new(0),
+            started,
+            pardon: RwLock::default(),
+            freeze: Mutex::default(),
+        }
+    }
+
+    /// The index that watchers read.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// When this queen started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    fn pardon(&self) -> Pardon {
+        *self.pardon.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,127 @@
+//! Objects as the bytes they have inside an `Update`: field key, length, message. Made once per change; an update is
+//! these bytes one after the other.
+
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use proto::{Freshness, HiveBeat, ProcessStats};
+
+/// Fields of `Update`.
+const WORKERS: u32 = 2;
+const HIVES: u32 = 3;
+const REMOVED_WORKERS: u32 = 4;
+const REMOVED_HIVES: u32 = 5;
+const BEATS: u32 = 6;
+
+/// `WatchResponse.bookmark`, and the revision in it.
+const BOOKMARK: u32 = 4;
+const REVISION: u32 = 1;
+
+/// Fields of `Worker`.
+const SPEC: u32 = 1;
+const STATS: u32 = 2;
+const STATE: u32 = 3;
+const FRESHNESS: u32 = 5;
+
+/// Appends field key and length of a message, string or bytes.
+pub fn open(field: u32, length: usize, into: &mut BytesMut) {
+    encode_key(field, WireType::LengthDelimited, into);
+    encode_varint(length as u64, into);
+}
+
+/// How many bytes a length-delimited field takes.
+pub fn field_len(field: u32, length: usize) -> usize {
+    key_len(field) + encoded_len_varint(length as u64) + length
+}
+
+fn whole<M: Message>(field: u32, message: &M) -> Bytes {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(field_len(field, length));
+    open(field, length, &mut bytes);
+    message.encode_raw(&mut bytes);
+    bytes.freeze()
+}
+
+/// A worker, from its spec as bytes and the rest. Age and uptime are left out: they would change in an idle fleet.
+pub fn worker(spec: &[u8], stats: Option<&ProcessStats>, state: i32, freshness: Freshness) -> Bytes {
+    // Enums travel as sign-extended varints; one that this queen does not know yet is passed on as it came.
+    let numbers = [(STATE, i64::from(state) as u64), (FRESHNESS, freshness as u64)];
+    let stats_len = stats.map(Message::encoded_len);
+    let numbers_len: usize = numbers.iter().map(|(field, value)| key_len(*field) + encoded_len_varint(*value)).sum();
+    let length = field_len(SPEC, spec.len()) + stats_len.map_or(0, |len| field_len(STATS, len)) + numbers_len;
+    let mut bytes = BytesMut::with_capacity(field_len(WORKERS, length));
+    open(WORKERS, length, &mut bytes);
+    open(SPEC, spec.len(), &mut bytes);
+    bytes.extend_from_slice(spec);
+    if let (Some(stats), Some(len)) = (stats, stats_len) {
+        open(STATS, len, &mut bytes);
+        stats.encode_raw(&mut bytes);
+    }
+    for (field, value) in numbers {
+        encode_key(field, WireType::Varint, &mut bytes);
+        encode_varint(value, &mut bytes);
+    }
+    bytes.freeze()
+}
+
+/// A hive.
+pub fn hive(hive: &proto::Hive) -> Bytes {
+    whole(HIVES, hive)
+}
+
+/// News that a hive was heard from.
+pub fn beat(beat: &HiveBeat) -> Bytes {
+    whole(BEATS, beat)
+}
+
+/// A whole `WatchResponse` with a bookmark, from the revision up to which its watcher has read and the rest of it,
+/// which is the same for all watchers.
+pub fn bookmark(revision: &str, rest: &[u8]) -> Bytes {
+    let length = field_len(REVISION, revision.len()) + rest.len();
+    let mut bytes = BytesMut::with_capacity(field_len(BOOKMARK, length));
+    open(BOOKMARK, length, &mut bytes);
+    open(REVISION, revision.len(), &mut bytes);
+    bytes.extend_from_slice(revision.as_bytes());
+    bytes.extend_from_slice(rest);
+    bytes.freeze()
+}
+
+/// The removal of a worker (`hive/group/instance`) or of a hive.
+pub fn removal(name: &str, is_worker: bool) -> Bytes {
+    let field = if is_worker { REMOVED_WORKERS } else { REMOVED_HIVES };
+    let mut bytes = BytesMut::with_capacity(field_len(field, name.len()));
+    open(field, name.len(), &mut bytes);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::{Update, Worker, WorkerSpec, WorkerState};
+
+    #[test]
+    fn bytes_side_by_side_are_an_update() {
+        let spec =
+            WorkerSpec { hive: "box".into(), group: "llm".into(), instance: "8080".into(), ..Default::default() };
+        let stats = ProcessStats { cpu_pct: Some(12.5), ..ProcessStats::default() };
+        let mut bytes = BytesMut::new();
+        bytes.extend(worker(&spec.encode_to_vec(), Some(&stats), WorkerState::Running.into(), Freshness::Live));
+        bytes.extend(worker(&spec.encode_to_vec(), None, -1, Freshness::Lost));
+        bytes.extend(removal("box/llm/1", true));
+        bytes.extend(removal("box", false));
+        bytes.extend(beat(&HiveBeat { hive: "box".into(), sequence: 7, sampled_at: None }));
+        let update = Update::decode(bytes.freeze()).unwrap();
+        let full = Worker {
+            spec: Some(spec.clone()),
+            stats: Some(stats),
+            state: WorkerState::Running.into(),
+            freshness: Freshness::Live.into(),
+            age: None,
+        };
+        let bare = Worker { spec: Some(spec), state: -1, freshness: Freshness::Lost.into(), ..Worker::default() };
+        assert_eq!(update.workers, vec![full, bare]);
+        assert_eq!((update.removed_workers, update.removed_hives), (vec!["box/llm/1".into()], vec!["box".into()]));
+        assert_eq!(update.beats[0].sequence, 7);
+    }
+}

@@ -1,0 +1,161 @@
+//! Checks what a hive says before any of it is kept: names, whose it is, sizes, numbers that cannot be true. Pure.
+
+use super::Refusal;
+use bytes::Bytes;
+use common::columns::Quanta;
+use common::{HiveId, WorkerId};
+use prost::Message;
+use proto::{GpuUse, ProcessStats, WorkerRow, WorkerSpec};
+use std::sync::Arc;
+
+/// The most one worker's spec, or one hive's record, may take on the wire.
+const RECORD_BYTES: usize = 64 * 1024;
+/// The most GPUs one worker may name.
+const GPUS: usize = 64;
+
+/// A row that may be kept.
+#[derive(Debug)]
+pub struct Checked {
+    /// Which worker in this session.
+    pub slot: u32,
+    /// Its name.
+    pub id: WorkerId,
+    /// What it is.
+    pub spec: Arc<WorkerSpec>,
+    /// The same on the wire.
+    pub spec_bytes: Bytes,
+    /// A `WorkerState` as it came.
+    pub state: i32,
+    /// Its numbers, those that cannot be true left out.
+    pub stats: Option<ProcessStats>,
+    /// The same as columns count them.
+    pub quanta: Quanta,
+    /// How many numbers were left out.
+    pub dropped: u64,
+}
+
+/// Checks one row of the hive called `hive`.
+pub fn check(hive: &HiveId, row: WorkerRow) -> Result<Checked, Refusal> {
+    let mut spec = row.spec.ok_or_else(|| Refusal::invalid("rows.spec", "each row needs a spec"))?;
+    if spec.hive.is_empty() {
+        hive.as_str().clone_into(&mut spec.hive);
+    }
+    if spec.hive != hive.as_str() {
+        let named: String = spec.hive.chars().take(80).collect();
+        let reason = format!("{named:?} is not this session's hive: a hive writes only under its own id, {hive}");
+        return Err(Refusal::invalid("rows.spec.hive", reason));
+    }
+    let id = WorkerId::new(&spec.group, &spec.instance).map_err(|e| Refusal::invalid("rows.spec", e.to_string()))?;
+    let spec_bytes = Bytes::from(spec.encode_to_vec());
+    if spec_bytes.len() > RECORD_BYTES {
+        let reason = format!("the spec of {id} has {} bytes; at most {RECORD_BYTES} are accepted", spec_bytes.len());
+        return Err(Refusal::invalid("rows.spec", reason));
+    }
+    let mut stats = row.stats;
+    let (quanta, dropped) = match &mut stats {
+        Some(stats) => clean(stats),
+        None => (Quanta::default(), 0),
+    };
+    Ok(Checked { slot: row.slot, id, spec: Arc::new(spec), spec_bytes, state: row.state, stats, quanta, dropped })
+}
+
+/// Takes numbers that cannot be true out of a row, and counts them. The uptime goes too: it is told from the start
+/// time where it is asked for.
+fn clean(stats: &mut ProcessStats) -> (Quanta, u64) {
+    fn keep<T>(field: &mut Option<T>, believed: bool) -> u64 {
+        u64::from(!believed && field.take().is_some())
+    }
+    let quanta = Quanta::of(stats);
+    let mut believed = ProcessStats::default();
+    quanta.write(&mut believed);
+    stats.uptime = None;
+    let dropped = keep(&mut stats.cpu_pct, believed.cpu_pct.is_some())
+        + keep(&mut stats.memory_current_bytes, believed.memory_current_bytes.is_some())
+        + keep(&mut stats.rss_bytes, believed.rss_bytes.is_some())
+        + keep(&mut stats.io_read_bytes_per_second, believed.io_read_bytes_per_second.is_some())
+        + keep(&mut stats.io_write_bytes_per_second, believed.io_write_bytes_per_second.is_some())
+        + keep(&mut stats.gpu_util_pct, believed.gpu_util_pct.is_some())
+        + keep(&mut stats.vram_bytes, believed.vram_bytes.is_some())
+        + keep(&mut stats.vram_total_bytes, believed.vram_total_bytes.is_some())
+        + keep(&mut stats.process_count, believed.process_count.is_some())
+        + keep(&mut stats.idle_since, believed.idle_since.is_some());
+    (quanta, dropped + clean_gpus(&mut stats.gpus))
+}
+
+/// The same for per-GPU rows.
+pub fn clean_gpus(gpus: &mut Vec<GpuUse>) -> u64 {
+    let beyond = gpus.len().saturating_sub(GPUS);
+    gpus.truncate(GPUS);
+    beyond as u64 + gpus.iter_mut().map(|gpu| clean_percent(&mut gpu.util_pct)).sum::<u64>()
+}
+
+fn clean_percent(field: &mut Option<f64>) -> u64 {
+    let wrong = field.is_some_and(|value| !value.is_finite() || value < 0.0);
+    if wrong {
+        *field = None;
+    }
+    u64::from(wrong)
+}
+
+/// Checks a hive's own record and clears what only the queen may say. Answers how many numbers were left out.
+pub fn check_hive(id: &HiveId, hive: &mut proto::Hive) -> Result<u64, Refusal> {
+    if hive.id != id.as_str() {
+        let reason = format!("this session belongs to {id}: a hive writes only under its own id");
+        return Err(Refusal::invalid("hive.id", reason));
+    }
+    (hive.freshness, hive.age, hive.worker_count) = (0, None, 0);
+    let size = hive.encoded_len();
+    if size > RECORD_BYTES {
+        let reason = format!("the record has {size} bytes; at most {RECORD_BYTES} are accepted");
+        return Err(Refusal::invalid("hive", reason));
+    }
+    Ok(hive.gpus.iter_mut().map(|gpu| clean_percent(&mut gpu.util_pct)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(hive: &str, instance: &str) -> WorkerRow {
+        let spec =
+            WorkerSpec { hive: hive.into(), group: "llm".into(), instance: instance.into(), ..Default::default() };
+        WorkerRow { slot: 1, spec: Some(spec), state: 2, stats: None }
+    }
+
+    #[test]
+    fn b5_a_hive_writes_only_under_its_own_id() {
+        let own = HiveId::parse("box").unwrap();
+        assert!(check(&own, row("box", "8080")).is_ok());
+        assert_eq!(check(&own, row("", "8080")).unwrap().spec.hive, "box", "plain clients may leave it out");
+        assert!(matches!(check(&own, row("other", "8080")), Err(Refusal::Invalid { field: "rows.spec.hive", .. })));
+        let mut hive = proto::Hive { id: "other".into(), ..Default::default() };
+        assert!(check_hive(&own, &mut hive).is_err());
+    }
+
+    #[test]
+    fn b3_names_that_could_leave_the_slice_are_refused_here_too() {
+        let own = HiveId::parse("box").unwrap();
+        for bad in ["../x", "", "memory.max"] {
+            let refusal = check(&own, row("box", bad)).unwrap_err().to_string();
+            assert!(refusal.contains("instance"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn b2_a_number_that_cannot_be_true_is_dropped_and_the_rest_is_kept_exactly() {
+        let own = HiveId::parse("box").unwrap();
+        let stats = ProcessStats {
+            cpu_pct: Some(f64::NAN),
+            gpu_util_pct: Some(-1.0),
+            io_read_bytes_per_second: Some(f64::INFINITY),
+            memory_current_bytes: Some(12_345),
+            gpus: vec![GpuUse { uuid: "GPU-1".into(), util_pct: Some(f64::NAN), vram_bytes: Some(1) }],
+            ..ProcessStats::default()
+        };
+        let checked = check(&own, WorkerRow { stats: Some(stats), ..row("box", "8080") }).unwrap();
+        let kept = checked.stats.unwrap();
+        assert_eq!(checked.dropped, 4);
+        assert_eq!((kept.cpu_pct, kept.gpu_util_pct, kept.io_read_bytes_per_second), (None, None, None));
+        assert_eq!((kept.memory_current_bytes, kept.gpus[0].vram_bytes), (Some(12_345), Some(1)));
+    }
+}

@@ -1,0 +1,93 @@
+//! Sessions: opening one fences the one before, its stream is attached and detached.
+
+use super::known::KnownHive;
+use super::{Fleet, Refusal, row};
+use common::HiveId;
+use dashmap::Entry;
+use dashmap::mapref::one::RefMut;
+use proto::{Freshness, RegisterRequest};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A session that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Its name on the wire.
+    pub session: String,
+    /// Above that of every earlier session.
+    pub epoch: u64,
+    /// Whether the hive was not known before.
+    pub new: bool,
+}
+
+impl Fleet {
+    /// Opens a session. `token` is random. The older session of the hive, if any, is fenced at once; what it told
+    /// stays until the first snapshot of the new one.
+    pub fn register(&self, now: Instant, request: RegisterRequest, token: &str) -> Result<Opened, Refusal> {
+        let mut info = request.hive.ok_or_else(|| Refusal::invalid("hive", "Register needs a hive"))?;
+        let id = HiveId::parse(&info.id).map_err(|error| Refusal::invalid("hive.id", error.to_string()))?;
+        row::check_hive(&id, &mut info)?;
+        if self.hives.len() >= self.bounds.max_hives && !self.hives.contains_key(&id) {
+            return Err(Refusal::TooMuch(format!("this queen accepts {} hives and has them", self.bounds.max_hives)));
+        }
+        let pardon = self.pardon();
+        let (mut hive, new) = match self.hives.entry(id.clone()) {
+            Entry::Occupied(known) => {
+                let hive = known.into_ref();
+                let lost = hive.freshness_at(now, &self.bounds.limits, &pardon) == Freshness::Lost;
+                let elsewhere = hive.info.boot_id != info.boot_id || hive.info.slice != info.slice;
+                if hive.streams > 0 && !lost && elsewhere {
+                    return Err(Refusal::Alive {
+                        id,
+                        boot: hive.info.boot_id.clone(),
+                        slice: hive.info.slice.clone(),
+                        other_boot: info.boot_id,
+                        other_slice: info.slice,
+                    });
+                }
+                (hive, false)
+            }
+            Entry::Vacant(vacant) => (vacant.insert(KnownHive::new(id.clone(), now)), true),
+        };
+        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        let session = format!("{id}/{epoch}/{token}");
+        hive.begin(now, session.clone(), epoch, info);
+        hive.refresh(now, &self.bounds.limits, &pardon);
+        hive.link(&self.feed, now, false);
+        Ok(Opened { session, epoch, new })
+    }
+
+    /// A stream of this session has begun. The token is cancelled when a newer session takes over.
+    pub fn attach(&self, session: &str) -> Result<CancellationToken, Refusal> {
+        let mut hive = self.session(session)?;
+        hive.streams += 1;
+        Ok(hive.fence.clone())
+    }
+
+    /// A stream of this session has ended; `goodbye` when the hive ended it in order. Views show its workers as STALE
+    /// at once.
+    pub fn detach(&self, now: Instant, session: &str, goodbye: bool) {
+        let Ok(mut hive) = self.session(session) else { return };
+        hive.streams = hive.streams.saturating_sub(1);
+        if hive.streams == 0 {
+            (hive.broken, hive.goodbye) = (true, goodbye);
+            hive.refresh(now, &self.bounds.limits, &self.pardon());
+            hive.link(&self.feed, now, false);
+        }
+    }
+
+    /// The hive of a session that is in force.
+    pub(super) fn session(&self, session: &str) -> Result<RefMut<'_, HiveId, KnownHive>, Refusal> {
+        let mut parts = session.split('/');
+        let id = parts.next().and_then(|text| HiveId::parse(text).ok()).ok_or(Refusal::Unknown)?;
+        let hive = self.hives.get_mut(&id).ok_or(Refusal::Unknown)?;
+        if hive.session == session {
+            return Ok(hive);
+        }
+        let epoch = parts.next().and_then(|text| text.parse::<u64>().ok());
+        let token = parts.next();
+        let older = epoch.is_some_and(|epoch| hive.fenced.contains(&(epoch, token.unwrap_or_default().to_owned())));
+        Err(if older { Refusal::Superseded } else { Refusal::Unknown })
+    }
+}

@@ -1,0 +1,35 @@
+//! The services. Each answers from `fleet/` and makes the only `tonic::Status` there are.
+
+pub mod bounded;
+pub mod fleet;
+pub mod invalid;
+pub mod scheduler;
+pub mod telemetry;
+pub mod watch;
+mod watcher;
+
+use crate::Config;
+use crate::fleet::Fleet;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::Semaphore;
+use tokio::sync::watch::Receiver;
+use tokio_util::sync::CancellationToken;
+
+/// What all services share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// What is known.
+    pub fleet: Arc<Fleet>,
+    /// What this queen was told from outside.
+    pub config: Arc<Config>,
+    /// Cancelled when the queen stops: every stream ends then.
+    pub stopping: CancellationToken,
+    /// The next bookmark without its revision, encoded once for all watchers.
+    pub bookmarks: Receiver<Bytes>,
+    /// As many places as there may be watches.
+    pub places: Arc<Semaphore>,
+    /// Watches that were cut because their reader did not read.
+    pub cut: Arc<AtomicU64>,
+}
