@@ -28,3 +28,17 @@ pub struct Round {
     /// How much of that can be believed.
     pub gpu_state: proto::GpuSampleState,
 }
+
+impl Round {
+    /// A round of nothing, for the time before the first tick.
+    pub fn empty(taken: Instant, sampled_at: SystemTime) -> Self {
+        Self {
+            taken,
+            sampled_at,
+            failed: None,
+            samples: Vec::new(),
+            gpus: Vec::new(),
+            gpu_state: proto::GpuSampleState::Unspecified,
+        }
+    }
+}

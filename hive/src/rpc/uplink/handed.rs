@@ -8,7 +8,7 @@ use proto::push_telemetry_request::Frame;
 use proto::{Batch, PushTelemetryRequest, Snapshot, WorkerRow};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 /// Rows are added to a frame until it has this many bytes; the rest goes into the next frame.
 const FRAME_BYTES: usize = 192 * 1024;
@@ -143,20 +143,6 @@ impl Handed {
     }
 }
 
-impl Round {
-    /// A round of nothing, for the time before the first tick.
-    pub fn empty(taken: Instant, sampled_at: SystemTime) -> Self {
-        Self {
-            taken,
-            sampled_at,
-            failed: None,
-            samples: Vec::new(),
-            gpus: Vec::new(),
-            gpu_state: proto::GpuSampleState::Unspecified,
-        }
-    }
-}
-
 fn same(known: &Arc<Member>, member: &Arc<Member>) -> bool {
     Arc::ptr_eq(known, member) || (known.state == member.state && known.spec == member.spec)
 }
@@ -172,6 +158,7 @@ mod tests {
     use crate::roster::Footing;
     use common::WorkerId;
     use proto::{ProcessStats, WorkerSpec, WorkerState};
+    use std::time::SystemTime;
 
     fn member(slot: Slot) -> Arc<Member> {
         let instance = format!("{slot}");
