@@ -111,6 +111,21 @@ test("filter, sort and keyboard", async () => {
   assert.equal(await page.locator('[aria-selected="true"]').getAttribute("data-worker"), "box/llm/8080");
 });
 
+test("a silent hive and its workers are stale, with the age of the last sample, while the page is live", async () => {
+  const marks = (id) => find(id).evaluateAll((rows) => rows.map((r) => r.dataset.freshness).join());
+  fleet.hive.kill("SIGSTOP");
+  try {
+    await until("stale", async () => (await marks("hive-row")) === "stale" && (await marks("worker-row")) === "stale,stale", SEEN_MS);
+    assert.equal(await phase(), "live");
+    assert.match(await cell("box/llm/8080", "sample"), /^stale [3-9] s$/);
+    assert.equal(await find("total-workers").locator("b").innerText(), "0");
+    await shot("stale");
+  } finally {
+    fleet.hive.kill("SIGCONT");
+  }
+  await until("live again", async () => (await marks("hive-row")) === "live" && (await marks("worker-row")) === "live,live", SEEN_MS);
+});
+
 test("without the queen the page says reconnecting and nothing looks fresh", async () => {
   await fleet.killQueen();
   await until("reconnecting", async () => (await phase()) === "reconnecting", SEEN_MS);

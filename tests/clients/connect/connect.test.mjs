@@ -16,6 +16,21 @@ const transport = createGrpcWebTransport({ baseUrl, httpVersion: "1.1" });
 const fleet = createClient(FleetService, transport);
 const scheduler = createClient(SchedulerService, transport);
 const UNARY = { timeoutMs: 5_000 };
+/** Follows until `look` answers something, then ends the call. */
+async function follow(request, look) {
+  const stop = new AbortController();
+  const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(WATCH_MS)]);
+  try {
+    for await (const { event } of fleet.watch({ filter, ...request }, { signal })) {
+      const found = look(event);
+      if (found) return found;
+    }
+  } finally {
+    stop.abort();
+  }
+  assert.fail("the stream ended");
+}
+
 /** A bookmark comes every 2.5 s, an update of a busy worker every second. */
 const WATCH_MS = 15_000;
 
@@ -52,42 +67,29 @@ test("FindIdleWorkers answers only workers that are known to be idle", async () 
 test("Watch gives a whole snapshot, then updates, and resumes without a second snapshot", async () => {
   const listed = (await fleet.listWorkers({ filter }, UNARY)).workers.map(nameOf);
   const held = new Map();
-  let revision = "";
   let stage = "nothing";
-  for await (const { event } of fleet.watch({ filter }, { timeoutMs: WATCH_MS })) {
+  const revision = await follow({}, (event) => {
     if (event.case === "snapshotBegin") stage = "snapshot";
     if (event.case === "snapshotEnd") {
       assert.equal(stage, "snapshot");
       assert.deepEqual([...held.keys()].sort(), listed);
       stage = "whole";
-      revision = event.value.revision;
     }
-    if (event.case !== "update") continue;
+    if (event.case !== "update") return undefined;
     assert.notEqual(stage, "nothing", "no update before the snapshot begins");
     event.value.workers.forEach((w) => held.set(nameOf(w), w));
-    if (stage === "whole" && event.value.beats.length > 0) {
-      revision = event.value.revision;
-      stage = "updated";
-      break;
-    }
-  }
-  assert.equal(stage, "updated");
+    return stage === "whole" && event.value.beats.length > 0 ? event.value.revision : undefined;
+  });
   [...held.values()].forEach(assertWhole);
 
-  for await (const { event } of fleet.watch({ filter, resumeAfter: revision }, { timeoutMs: WATCH_MS })) {
+  await follow({ resumeAfter: revision }, (event) => {
     assert.notEqual(event.case, "snapshotBegin", "a fresh revision resumes");
-    if (event.case === "update" || event.case === "bookmark") break;
-  }
+    return event.case === "update" || event.case === "bookmark";
+  });
 });
 
 test("a bookmark counts the workers that are online", async () => {
-  let mark;
-  for await (const { event } of fleet.watch({ filter }, { timeoutMs: WATCH_MS })) {
-    if (event.case === "bookmark") {
-      mark = event.value;
-      break;
-    }
-  }
+  const mark = await follow({}, (event) => event.case === "bookmark" && event.value);
   assert.ok(mark.workersOnline >= 1 && mark.hivesOnline >= 1);
   assert.ok(mark.time.seconds > 0n);
 });
