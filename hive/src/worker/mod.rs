@@ -1,1 +1,24 @@
-//! To be written.
+//! Keeps workers alive: starts them in cgroups, follows their lives, stops them, finds them again after a restart of
+//! the hive. It knows nothing of samples and queens; what it tells is a [`Roster`](crate::roster::Roster) and a
+//! [`Journal`].
+
+mod adopt;
+pub mod cgroup;
+mod command;
+pub mod journal;
+mod life;
+pub mod limits;
+mod lock;
+pub mod logs;
+pub mod model;
+mod procfs;
+mod record;
+mod spawn;
+mod sys;
+#[cfg(test)]
+mod testing;
+
+pub use journal::Journal;
+pub use life::{Life, LifeConfig, OpenError, StartError, Started, StopError};
+pub use lock::LockError;
+pub use sys::remember_open_files;

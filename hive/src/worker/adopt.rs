@@ -1,0 +1,238 @@
+//! Finding workers that this hive did not start: those of an earlier hive, from their records, and those that nobody
+//! recorded, from their cgroups. The latter are reported and never signalled unasked.
+
+use super::cgroup::{self, Cgroup};
+use super::journal::News;
+use super::life::{Entry, Inner};
+use super::record::{Process, Record};
+use super::{command, life, logs, model, procfs, sys};
+use crate::roster::{Footing, Member};
+use common::WorkerId;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+/// How often the slice is searched for cgroups that nobody recorded.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Takes over every recorded worker that still lives and tells of those that do not; then looks for others.
+pub fn adopt(inner: &Arc<Inner>) {
+    for (id, record) in inner.records.load() {
+        match alive(inner, &record) {
+            Some(traces) => take_over(inner, &id, &record, traces),
+            None => close(inner, &id, &record),
+        }
+    }
+    find(inner);
+}
+
+/// Looks for unrecorded workers, and for logs that grew too large, for as long as the hive runs.
+pub async fn rescan(inner: Arc<Inner>) {
+    let mut interval = tokio::time::interval(RESCAN_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = inner.stopping.cancelled() => return,
+            _ = interval.tick() => {
+                find(&inner);
+                let inner = inner.clone();
+                // A large copy takes its time.
+                let _ = tokio::task::spawn_blocking(move || trim_logs(&inner)).await;
+            }
+        }
+    }
+}
+
+fn trim_logs(inner: &Inner) {
+    let names: Vec<WorkerId> = inner.table().live.keys().cloned().collect();
+    for id in names {
+        // One that was never started by a hive has no log.
+        let _ = logs::rotate(&logs::path(&inner.config.state_dir, &id));
+    }
+}
+
+/// What is left of a recorded worker.
+struct Traces {
+    process: Process,
+    /// `None`: its first process is gone, others in its cgroup live.
+    pidfd: Option<OwnedFd>,
+    cgroup: Option<Cgroup>,
+}
+
+fn alive(inner: &Inner, record: &Record) -> Option<Traces> {
+    if record.boot_id != inner.boot_id {
+        return None;
+    }
+    let home = record.cgroup.as_ref().map(|home| Cgroup { path: home.path.clone(), inode: home.inode });
+    let cgroup = home.filter(|cgroup| cgroup.is_same() && cgroup.populated().unwrap_or(false));
+    let recorded = record.process.filter(|process| process.start_ticks > 0);
+    let pidfd = recorded.and_then(|process| identified(inner, process.pid, process.start_ticks));
+    match (&cgroup, &pidfd, record.process) {
+        (None, None, _) => None,
+        (_, _, Some(process)) => Some(Traces { process, pidfd, cgroup }),
+        // The hive was killed between the start and its record: the oldest process is the first one.
+        (Some(found), _, None) => {
+            let process = oldest(inner, found)?;
+            let pidfd = identified(inner, process.pid, process.start_ticks);
+            Some(Traces { process, pidfd, cgroup })
+        }
+        (None, Some(_), None) => None,
+    }
+}
+
+/// A pidfd of exactly this process: its start time is looked at after opening, so a reused pid is not taken for it.
+fn identified(inner: &Inner, pid: i32, start_ticks: u64) -> Option<OwnedFd> {
+    let pidfd = sys::open(pid).ok()?;
+    procfs::runs(&inner.config.proc_root, pid, start_ticks).then_some(pidfd)
+}
+
+fn oldest(inner: &Inner, cgroup: &Cgroup) -> Option<Process> {
+    let root = &inner.config.proc_root;
+    let found = cgroup.processes().into_iter().filter_map(|pid| Some((procfs::stat(root, pid).ok()?.start_ticks, pid)));
+    let (start_ticks, pid) = found.min()?;
+    let started = procfs::start_time(start_ticks).unwrap_or_else(SystemTime::now);
+    Some(Process::new(pid, start_ticks, started))
+}
+
+fn take_over(inner: &Arc<Inner>, id: &WorkerId, record: &Record, traces: Traces) {
+    let Traces { process, pidfd, cgroup } = traces;
+    let record = Record { process: Some(process), ..record.clone() };
+    let home = cgroup.as_ref().map(super::record::Home::from);
+    let member = Member {
+        slot: 0,
+        id: id.clone(),
+        spec: inner.spec(&record, process, proto::Origin::Adopted),
+        state: proto::WorkerState::Running,
+        footing: life::footing(process, home.as_ref()),
+    };
+    let entry = Entry {
+        member: Arc::new(member),
+        digest: Some(record.command_digest.clone()),
+        model_given: record.model_given,
+        endpoint_given: record.endpoint.is_some(),
+        pidfd: pidfd.map(Arc::new),
+        oom_before: 0,
+        cgroup,
+        stopped_by: None,
+        gone: life::unwatched(),
+    };
+    admit(inner, entry);
+    info!(worker = %id, pid = process.pid, "worker adopted");
+    let message = "taken over from an earlier run of this hive".to_owned();
+    inner.journal.add(id, News { kind: proto::LifeEventKind::Adopted, pid: process.pid, message, exit: None });
+}
+
+/// Tells the end of a worker that nobody saw, and removes what is left.
+fn close(inner: &Inner, id: &WorkerId, record: &Record) {
+    let rebooted = record.boot_id != inner.boot_id;
+    let cgroup = record
+        .cgroup
+        .as_ref()
+        .map(|home| Cgroup { path: home.path.clone(), inode: home.inode })
+        .filter(|cgroup| !rebooted && cgroup.is_same());
+    let oom = cgroup.as_ref().and_then(Cgroup::oom_kills).is_some_and(|count| count > 0);
+    if let Some(cgroup) = cgroup
+        && let Err(error) = cgroup.remove()
+    {
+        warn!(worker = %id, %error, "cgroup of an ended worker not removed");
+    }
+    if let Err(error) = inner.records.remove(id) {
+        warn!(worker = %id, %error, "record of an ended worker not removed");
+    }
+    let reason = if oom { proto::ExitReason::MemoryLimit } else { proto::ExitReason::Unknown };
+    let exit = Some(proto::ExitCause { reason: reason.into(), ..Default::default() });
+    let Some(process) = record.process else {
+        let message = "the hive ended while it was being started".to_owned();
+        inner.journal.add(id, News { kind: proto::LifeEventKind::StartFailed, pid: 0, message, exit });
+        return;
+    };
+    let message = match (rebooted, oom) {
+        (true, _) => "ended while no hive ran: the machine was started anew",
+        (false, true) => "ended while no hive ran: the kernel had killed in it at its memory limit",
+        (false, false) => "ended while no hive ran",
+    };
+    info!(worker = %id, pid = process.pid, "worker {message}");
+    let kind = proto::LifeEventKind::Exited;
+    inner.journal.add(id, News { kind, pid: process.pid, message: message.to_owned(), exit });
+}
+
+/// Reports populated cgroups that nobody recorded, and removes empty ones that nobody needs.
+fn find(inner: &Arc<Inner>) {
+    let Some(root) = &inner.ground.root else { return };
+    for (id, cgroup) in cgroup::enumerate(root) {
+        if inner.table().knows(&id) || !cgroup.populated().unwrap_or(false) {
+            continue;
+        }
+        let Some(process) = oldest(inner, &cgroup) else { continue };
+        let pidfd = identified(inner, process.pid, process.start_ticks);
+        let entry = found_entry(inner, &id, process, pidfd, cgroup);
+        if !admit_unknown(inner, entry) {
+            continue;
+        }
+        warn!(worker = %id, pid = process.pid, "found processes in our slice that nobody recorded");
+        let message = "found in our slice, started by somebody else; it is left alone".to_owned();
+        inner.journal.add(&id, News { kind: proto::LifeEventKind::Found, pid: process.pid, message, exit: None });
+    }
+}
+
+fn found_entry(inner: &Inner, id: &WorkerId, process: Process, pidfd: Option<OwnedFd>, cgroup: Cgroup) -> Entry {
+    let arguments = command::escaped(&procfs::command(&inner.config.proc_root, process.pid));
+    let model_names = model::names(&arguments, None);
+    let spec = proto::WorkerSpec {
+        hive: inner.config.hive.to_string(),
+        group: id.group().to_owned(),
+        instance: id.instance().to_owned(),
+        pid: u32::try_from(process.pid).unwrap_or_default(),
+        start_time: Some(common::timestamp(process.started())),
+        origin: proto::Origin::Found.into(),
+        command: command::shown(&arguments),
+        model: model_names.first().cloned(),
+        model_names,
+        placement: Some(proto::Placement {
+            level: inner.ground.level.into(),
+            cgroup: cgroup.path.display().to_string(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let footing = Footing {
+        pid: process.pid,
+        start_ticks: process.start_ticks,
+        cgroup: Some(cgroup.path.clone()),
+        cgroup_inode: Some(cgroup.inode),
+    };
+    let state = proto::WorkerState::Running;
+    Entry {
+        member: Arc::new(Member { slot: 0, id: id.clone(), spec, state, footing }),
+        digest: None,
+        model_given: false,
+        endpoint_given: false,
+        pidfd: pidfd.map(Arc::new),
+        oom_before: cgroup.oom_kills().unwrap_or_default(),
+        cgroup: Some(cgroup),
+        stopped_by: None,
+        gone: life::unwatched(),
+    }
+}
+
+fn admit(inner: &Arc<Inner>, entry: Entry) {
+    admit_unknown(inner, entry);
+}
+
+/// Gives the entry its slot and begins to watch it; `false` when its name has come into use meanwhile.
+fn admit_unknown(inner: &Arc<Inner>, mut entry: Entry) -> bool {
+    let mut table = inner.table();
+    let id = entry.member.id.clone();
+    let gone = entry.cgroup.as_ref().is_some_and(|cgroup| !cgroup.is_same());
+    if table.knows(&id) || gone {
+        return false;
+    }
+    let slot = table.next_slot();
+    entry.member = Arc::new(Member { slot, ..(*entry.member).clone() });
+    inner.admit(&mut table, entry);
+    drop(table);
+    inner.spawn(life::watch_worker(inner.clone(), id, slot));
+    true
+}

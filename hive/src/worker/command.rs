@@ -1,0 +1,177 @@
+//! A command line as the world may see it: escaped where it is not UTF-8, secrets masked, cut. Pure.
+
+/// The longest command line that is shown, in bytes.
+const SHOWN_MAX: usize = 4096;
+/// What stands in the place of a secret.
+const MASK: &str = "***";
+/// Tokens of well-known services begin like this.
+const TOKEN_PREFIXES: [&str; 4] = ["hf_", "sk-", "ghp_", "nvapi-"];
+/// Shorter words with such a beginning are ordinary words.
+const TOKEN_MIN: usize = 10;
+
+/// Arguments as text: what is not UTF-8 becomes `\xNN`.
+pub fn escaped(arguments: &[Vec<u8>]) -> Vec<String> {
+    arguments.iter().map(|argument| escape(argument)).collect()
+}
+
+/// What the world is shown of a command line: secrets masked, at most 4 KiB, "…" where it was cut.
+pub fn shown(command: &[String]) -> Vec<String> {
+    let mut left = SHOWN_MAX;
+    let mut shown = Vec::new();
+    let mut secret_next = false;
+    for argument in command {
+        let masked = if secret_next { MASK.to_owned() } else { mask(argument) };
+        secret_next = !secret_next && argument.starts_with('-') && !argument.contains('=') && is_secret(argument);
+        if masked.len() > left {
+            let room = left.saturating_sub("…".len());
+            let end = (0..=room.min(masked.len())).rev().find(|at| masked.is_char_boundary(*at)).unwrap_or(0);
+            shown.push(format!("{}…", &masked[..end]));
+            break;
+        }
+        left -= masked.len();
+        shown.push(masked);
+    }
+    shown
+}
+
+/// A stable fingerprint of a command line, so that none need be stored in clear (FNV-1a, 64 bits).
+pub fn digest(command: &[String]) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in command.iter().flat_map(|argument| argument.bytes().chain([0])) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("{hash:016x}")
+}
+
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+/// Masks `KEY=value`, `--token=value`, a header's value, `user:password@` and well-known tokens.
+fn mask(argument: &str) -> String {
+    if let Some((key, value)) = argument.split_once('=')
+        && !value.is_empty()
+        && !key.contains(char::is_whitespace)
+        && is_secret(key)
+    {
+        return format!("{key}={MASK}");
+    }
+    let lower = argument.to_ascii_lowercase();
+    for header in ["authorization:", "x-api-key:", "bearer "] {
+        if let Some(at) = lower.find(header) {
+            return format!("{} {MASK}", argument[..at + header.len()].trim_end());
+        }
+    }
+    mask_tokens(&mask_password(argument))
+}
+
+/// `scheme://user:password@host` → `scheme://user:***@host`.
+fn mask_password(argument: &str) -> String {
+    let Some(start) = argument.find("://").map(|at| at + 3) else { return argument.to_owned() };
+    let authority = argument[start..].split(['/', '?', '#', ' ']).next().unwrap_or("");
+    match authority.rsplit_once('@').and_then(|(login, _)| login.split_once(':').map(|parts| (login, parts.0))) {
+        Some((login, user)) => {
+            format!("{}{user}:{MASK}{}", &argument[..start], &argument[start + login.len()..])
+        }
+        None => argument.to_owned(),
+    }
+}
+
+fn mask_tokens(argument: &str) -> String {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let mut text = String::with_capacity(argument.len());
+    let mut rest = argument;
+    while !rest.is_empty() {
+        let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
+        let word = &rest[..end];
+        let token = word.len() >= TOKEN_MIN && TOKEN_PREFIXES.iter().any(|prefix| word.starts_with(prefix));
+        text.push_str(if token { MASK } else { word });
+        let gap = rest[end..].find(in_word).map_or(rest.len(), |at| end + at);
+        text.push_str(&rest[end..gap]);
+        rest = &rest[gap..];
+    }
+    text
+}
+
+/// Whether a flag or variable of this name carries a secret. `--max-tokens` and `--tokenizer` do not.
+fn is_secret(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let words: Vec<&str> = lower.split(['-', '_', '.']).filter(|word| !word.is_empty()).collect();
+    match words.as_slice() {
+        [.., before, "key"] => matches!(*before, "api" | "access" | "secret" | "private" | "auth" | "encryption"),
+        [.., last] => {
+            matches!(
+                *last,
+                "token"
+                    | "password"
+                    | "passwd"
+                    | "passphrase"
+                    | "secret"
+                    | "apikey"
+                    | "credential"
+                    | "credentials"
+                    | "key"
+            ) && (*last != "key" || name.chars().all(|c| c.is_ascii_uppercase()))
+        }
+        [] => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> String {
+        let command: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        shown(&command).join(" ")
+    }
+
+    #[test]
+    fn b4_secrets_are_masked() {
+        let table = [
+            ("w --api-key abc --port 1", "w --api-key *** --port 1"),
+            ("w --api-key=abc", "w --api-key=***"),
+            ("w --hf-token hf_abcdefghij", "w --hf-token ***"),
+            ("w --password p --token t", "w --password *** --token ***"),
+            ("env OPENAI_API_KEY=abc HF_TOKEN=x w", "env OPENAI_API_KEY=*** HF_TOKEN=*** w"),
+            ("KEY=abc w", "KEY=*** w"),
+            ("w sk-abcdefghijk", "w ***"),
+            ("w url?x=hf_abcdefghij&y", "w url?x=***&y"),
+            ("w http://me:pw@host/x", "w http://me:***@host/x"),
+        ];
+        for (given, wanted) in table {
+            assert_eq!(line(given), wanted);
+        }
+    }
+
+    #[test]
+    fn ordinary_arguments_stay_as_they_are() {
+        for text in
+            ["w --max-tokens 100", "w --tokenizer x", "w --model=a sk-1", "task-force-delta-nine", "a=b", "--key k"]
+        {
+            assert_eq!(line(text), text);
+        }
+    }
+
+    #[test]
+    fn b4_a_command_line_is_escaped_and_cut() {
+        assert_eq!(escaped(&[b"a\xff\xc3\xa4b".to_vec()]), ["a\\xffäb"]);
+        let long = shown(&["w".to_owned(), "ä".repeat(5000), "z".to_owned()]);
+        assert_eq!(long.len(), 2);
+        assert!(long.concat().len() <= SHOWN_MAX && long[1].ends_with('…'));
+    }
+
+    #[test]
+    fn a_digest_tells_commands_apart() {
+        let digest = |parts: &[&str]| digest(&parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>());
+        assert_eq!(digest(&["a", "b"]), digest(&["a", "b"]));
+        assert_ne!(digest(&["a", "b"]), digest(&["ab"]));
+    }
+}

@@ -1,0 +1,302 @@
+//! The lives of all workers of this hive: who is here, who is being started, who is leaving. Each step of a life is a
+//! file of its own; this one keeps the table and publishes the roster.
+
+mod leave;
+mod request;
+mod start;
+mod stop;
+mod watch;
+
+pub use start::{StartError, Started};
+pub(super) use start::{footing, unwatched};
+pub use stop::StopError;
+pub(super) use watch::watch as watch_worker;
+
+use super::cgroup::{Cgroup, Ground, SliceError, check_slice};
+use super::journal::Journal;
+use super::lock::{LockError, SliceLock};
+use super::record::{self, Records};
+use super::{adopt, command, logs, model, procfs};
+use crate::roster::{Finding, Member, Roster, Slot};
+use common::{HiveId, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch::{Receiver, Sender};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often a slice that a leaving hive has just removed is made again before the hive gives up.
+const CLAIM_ATTEMPTS: u32 = 5;
+
+/// What this wing needs to know.
+#[derive(Debug, Clone)]
+pub struct LifeConfig {
+    /// The hive's name.
+    pub hive: HiveId,
+    /// Host under which clients reach this machine's workers.
+    pub advertise: String,
+    /// Where records, logs, journal and locks are kept.
+    pub state_dir: PathBuf,
+    /// Name of the cgroup tree that the hive owns.
+    pub slice: String,
+    /// Where cgroup v2 is, instead of where `/proc/self/mountinfo` says; for tests.
+    pub cgroup_root: Option<PathBuf>,
+    /// Where procfs is mounted.
+    pub proc_root: PathBuf,
+}
+
+/// Why a hive cannot keep workers here.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The slice's name.
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+    /// Another hive holds the slice, or the lock cannot be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The state directory, or procfs.
+    #[error("open {}", .path.display())]
+    State {
+        /// What was opened.
+        path: PathBuf,
+        /// Why it cannot be.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The lives of this hive's workers. Clones share them. When the last clone is dropped the tasks end; no worker does.
+#[derive(Debug, Clone)]
+pub struct Life(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle(Arc<Inner>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.stopping.cancel();
+    }
+}
+
+/// What the tasks of all lives share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub config: LifeConfig,
+    pub ground: Ground,
+    pub boot_id: String,
+    pub journal: Journal,
+    pub records: Records,
+    pub stopping: CancellationToken,
+    tracker: TaskTracker,
+    table: Mutex<Table>,
+    roster: Sender<Arc<Roster>>,
+    _lock: SliceLock,
+}
+
+/// Every worker, by name.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    last_slot: Slot,
+    pub live: BTreeMap<WorkerId, Entry>,
+    /// Names that are being started.
+    pub starting: BTreeSet<WorkerId>,
+}
+
+/// One live worker.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub member: Arc<Member>,
+    /// Fingerprint of the command it was started with; `None` when nobody here started it.
+    pub digest: Option<String>,
+    /// Its model was named at the start: what its command line says changes nothing.
+    pub model_given: bool,
+    /// Its endpoint was named at the start: where it listens changes nothing.
+    pub endpoint_given: bool,
+    /// Its first process, as long as that lives.
+    pub pidfd: Option<Arc<OwnedFd>>,
+    pub cgroup: Option<Cgroup>,
+    /// Memory-limit kills in its cgroup before it was ours to watch.
+    pub oom_before: u64,
+    /// Who asked for its end.
+    pub stopped_by: Option<String>,
+    /// Tells how it ended, when it is gone.
+    pub gone: Sender<Option<proto::ExitCause>>,
+}
+
+impl Life {
+    /// Locks the slice, finds out what this machine offers, and takes over the workers of an earlier hive.
+    pub async fn open(config: LifeConfig, stopping: CancellationToken) -> Result<Self, OpenError> {
+        check_slice(&config.slice)?;
+        super::sys::remember_open_files();
+        let at = |path: &std::path::Path| {
+            let path = path.to_owned();
+            move |source| OpenError::State { path, source }
+        };
+        record::make_private(&config.state_dir).map_err(at(&config.state_dir))?;
+        let boot_id = procfs::boot_id(&config.proc_root).map_err(at(&config.proc_root))?;
+        let (ground, lock) = claim(&config).await?;
+        let journal = Journal::open(&config.state_dir, &config.hive, &boot_id).map_err(at(&config.state_dir))?;
+        let records = Records::open(&config.state_dir).map_err(at(&config.state_dir))?;
+        let inner = Arc::new(Inner {
+            config,
+            ground,
+            boot_id,
+            journal,
+            records,
+            stopping: stopping.child_token(),
+            tracker: TaskTracker::new(),
+            table: Mutex::default(),
+            roster: Sender::new(Arc::default()),
+            _lock: lock,
+        });
+        adopt::adopt(&inner);
+        inner.tracker.spawn(adopt::rescan(inner.clone()));
+        Ok(Self(Arc::new(Handle(inner))))
+    }
+
+    /// Every live worker, now and whenever that changes.
+    pub fn roster(&self) -> Receiver<Arc<Roster>> {
+        self.inner().roster.subscribe()
+    }
+
+    /// Takes in what a look at a worker's processes told. The roster changes only if that is news.
+    pub fn learn(&self, finding: Finding) {
+        self.inner().learn(&finding);
+    }
+
+    /// The life events.
+    pub fn journal(&self) -> &Journal {
+        &self.inner().journal
+    }
+
+    /// Where a worker's output is, whether it lives or not.
+    pub fn log_path(&self, id: &WorkerId) -> PathBuf {
+        logs::path(&self.inner().config.state_dir, id)
+    }
+
+    /// The step of the ladder that this machine offers.
+    pub fn placement_level(&self) -> proto::PlacementLevel {
+        self.inner().ground.level
+    }
+
+    /// Why that is not FULL: one sentence each, with path and reason.
+    pub fn placement_reasons(&self) -> Vec<String> {
+        self.inner().ground.reasons.clone()
+    }
+
+    /// The kernel's id of this boot.
+    pub fn boot_id(&self) -> &str {
+        &self.inner().boot_id
+    }
+
+    /// Waits for the stop token, then until every task of this wing has ended. Workers live on.
+    pub async fn closed(&self) {
+        let inner = self.inner();
+        inner.stopping.cancelled().await;
+        inner.tracker.close();
+        inner.tracker.wait().await;
+    }
+
+    /// The hive whose workers these are.
+    pub fn hive(&self) -> &HiveId {
+        &self.inner().config.hive
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0.0
+    }
+}
+
+/// Finds the ground and locks it. A slice that a leaving hive removes between the two is made again.
+async fn claim(config: &LifeConfig) -> Result<(Ground, SliceLock), LockError> {
+    let mut lock = SliceLock::take(&config.state_dir, &config.slice, &config.proc_root).await?;
+    let discover = || Ground::discover(&config.slice, config.cgroup_root.as_deref(), &config.proc_root);
+    let mut ground = discover();
+    for _ in 0..CLAIM_ATTEMPTS {
+        let Some(root) = ground.root.clone() else { break };
+        match lock.take_directory(&root, &config.slice, &config.proc_root).await {
+            Ok(true) => break,
+            Err(LockError::Failed { source, .. }) if !super::cgroup::is_gone(&source) => break,
+            Err(held @ LockError::Held { .. }) => return Err(held),
+            _ => ground = discover(),
+        }
+    }
+    Ok((ground, lock))
+}
+
+impl Inner {
+    pub fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
+    }
+
+    /// Tells everybody who lives here now. Called with the table locked, so that rosters come in order.
+    pub fn publish(&self, table: &Table) {
+        let mut members: Vec<Arc<Member>> = table.live.values().map(|entry| entry.member.clone()).collect();
+        members.sort_by_key(|member| member.slot);
+        self.roster.send_replace(Arc::new(Roster { members }));
+    }
+
+    fn learn(&self, finding: &Finding) {
+        let mut table = self.table();
+        let Some(entry) = table.live.values_mut().find(|entry| entry.member.slot == finding.slot) else { return };
+        let mut spec = entry.member.spec.clone();
+        if let (Some(port), false) = (finding.listening_port, entry.endpoint_given) {
+            spec.endpoint = Some(proto::Endpoint {
+                scheme: "http".to_owned(),
+                host: self.config.advertise.clone(),
+                port: port.into(),
+            });
+        }
+        if let Some(arguments) = finding.command.as_ref().filter(|arguments| !arguments.is_empty()) {
+            let arguments = command::escaped(arguments);
+            spec.command = command::shown(&arguments);
+            let names = model::names(&arguments, None);
+            if !entry.model_given && !names.is_empty() {
+                spec.model = names.first().cloned();
+                spec.model_names = names;
+            }
+        }
+        if spec != entry.member.spec {
+            entry.member = Arc::new(Member { spec, ..(*entry.member).clone() });
+            self.publish(&table);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(root) = &self.ground.root {
+            // Fails, as it should, while a worker lives in it.
+            let _ = std::fs::remove_dir(root);
+        }
+    }
+}
+
+impl Table {
+    pub fn next_slot(&mut self) -> Slot {
+        self.last_slot += 1;
+        self.last_slot
+    }
+
+    pub fn knows(&self, id: &WorkerId) -> bool {
+        self.live.contains_key(id) || self.starting.contains(id)
+    }
+}
+
+impl Entry {
+    pub fn set_state(&mut self, state: proto::WorkerState) {
+        if self.member.state != state {
+            self.member = Arc::new(Member { state, ..(*self.member).clone() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Ends: their causes, and stopping what does not want to.
+
+use super::*;
+
+#[tokio::test]
+async fn l9_every_end_has_its_cause() {
+    let place = Place::new();
+    let life = place.open().await;
+    let gate = place.state.path().join("gate");
+    let script = format!("while ! test -e {}; do sleep 0.05; done; exit 7", gate.display());
+    life.start(request("code", &["sh", "-c", &script])).await.unwrap();
+    let killed = life.start(request("signal", &["sleep", "300"])).await.unwrap().member;
+    fs::write(&gate, "").unwrap();
+    let pidfd = sys::open(killed.footing.pid).unwrap();
+    sys::send(pidfd.as_fd(), Signal::SIGKILL).unwrap();
+    let cause = ended(&life, "code").await;
+    assert_eq!((cause.reason(), cause.code), (proto::ExitReason::Code, Some(7)));
+    let cause = ended(&life, "signal").await;
+    assert_eq!((cause.reason(), cause.signal), (proto::ExitReason::Signal, Some(9)));
+    assert!(life.roster().borrow().members.is_empty());
+    assert!(Records::open(place.state.path()).unwrap().load().is_empty());
+}
+
+#[tokio::test]
+async fn l9_an_end_that_no_hive_saw_is_told_by_the_next() {
+    let place = Place::new();
+    let first = place.open().await;
+    let member = first.start(request("1", &["sleep", "300"])).await.unwrap().member;
+    first.inner().stopping.cancel();
+    first.closed().await;
+    drop(first);
+    let pidfd = sys::open(member.footing.pid).unwrap();
+    sys::send(pidfd.as_fd(), Signal::SIGKILL).unwrap();
+    eventually("it is reaped", || !matches!(sys::reap(&pidfd), Ok(None))).await;
+    let second = place.open().await;
+    assert!(second.roster().borrow().members.is_empty());
+    let last = second.journal().after(0).pop().unwrap();
+    assert_eq!((last.kind(), last.message.as_str()), (proto::LifeEventKind::Exited, "ended while no hive ran"));
+    assert_eq!(last.exit.unwrap().reason(), proto::ExitReason::Unknown);
+    assert!(Records::open(place.state.path()).unwrap().load().is_empty());
+}
+
+async fn stops_what_ignores_sigterm(place: Place) {
+    let life = place.open().await;
+    let ready = place.state.path().join("ready");
+    let script = format!("trap '' TERM; sleep 300 & echo > {}; while :; do sleep 300; done", ready.display());
+    let member = life.start(request("1", &["sh", "-c", &script])).await.unwrap().member;
+    eventually("the trap is set", || ready.exists()).await;
+    let stops = [(), ()].map(|()| {
+        let life = life.clone();
+        tokio::spawn(async move { life.stop(&id("1"), Duration::from_millis(100), "test").await })
+    });
+    for stop in stops {
+        let cause = stop.await.unwrap().unwrap().unwrap();
+        assert_eq!((cause.reason(), cause.signal), (proto::ExitReason::Stopped, Some(9)));
+    }
+    assert!(!runs(&member));
+    assert!(procfs::session(Path::new("/proc"), member.footing.pid).is_empty());
+    assert_eq!(life.stop(&id("1"), LONG, "test").await.unwrap(), None);
+    assert!(life.roster().borrow().members.is_empty());
+    if let Some(path) = &member.footing.cgroup {
+        assert!(!path.exists());
+    }
+    use proto::LifeEventKind::{Exited, Started, Stopping};
+    assert_eq!(kinds(&life), [Started, Stopping, Exited]);
+}
+
+#[tokio::test]
+async fn l6_a_worker_that_ignores_sigterm_is_killed_after_its_grace() {
+    stops_what_ignores_sigterm(Place::new()).await;
+}
+
+#[tokio::test]
+async fn l6_without_a_cgroup_the_whole_session_is_killed() {
+    stops_what_ignores_sigterm(Place::without_cgroups()).await;
+}
+
+#[tokio::test]
+async fn a_worker_lives_until_its_last_process_is_gone() {
+    for place in [Place::new(), Place::without_cgroups()] {
+        let life = place.open().await;
+        let script = "sleep 300 & while :; do sleep 0.05; done";
+        let member = life.start(request("1", &["sh", "-c", script])).await.unwrap().member;
+        let session = || procfs::session(Path::new("/proc"), member.footing.pid);
+        eventually("the child is there", || session().len() > 1).await;
+        let pidfd = sys::open(member.footing.pid).unwrap();
+        sys::send(pidfd.as_fd(), Signal::SIGKILL).unwrap();
+        eventually("the first process is gone", || !runs(&member)).await;
+        assert_eq!(life.roster().borrow().members.len(), 1);
+        let cause = life.stop(&id("1"), LONG, "test").await.unwrap().unwrap();
+        assert_eq!((cause.reason(), cause.signal), (proto::ExitReason::Stopped, Some(9)));
+        assert!(session().is_empty());
+    }
+}

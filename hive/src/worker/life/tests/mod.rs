@@ -1,0 +1,119 @@
+//! Lives on this machine, with real processes, and real cgroups where there are any.
+
+mod ending;
+mod finding;
+mod starting;
+
+use super::*;
+use crate::worker::testing::{DEADLINE, slice_name, until};
+use crate::worker::{cgroup, sys};
+use nix::sys::signal::Signal;
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// From one look to the next.
+const LOOK: Duration = Duration::from_millis(5);
+/// A grace that no test waits for.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A slice and a state directory of its own; everything in it is killed at the end.
+struct Place {
+    state: tempfile::TempDir,
+    slice: String,
+    cgroup_root: Option<PathBuf>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { state: tempfile::tempdir().unwrap(), slice: slice_name(), cgroup_root: None }
+    }
+
+    /// On the last step of the ladder.
+    fn without_cgroups() -> Self {
+        let mut place = Self::new();
+        place.cgroup_root = Some(PathBuf::from("/nowhere"));
+        place
+    }
+
+    fn config(&self) -> LifeConfig {
+        LifeConfig {
+            hive: HiveId::parse("box").unwrap(),
+            advertise: "box.lan".to_owned(),
+            state_dir: self.state.path().to_owned(),
+            slice: self.slice.clone(),
+            cgroup_root: self.cgroup_root.clone(),
+            proc_root: PathBuf::from("/proc"),
+        }
+    }
+
+    async fn open(&self) -> Life {
+        Life::open(self.config(), CancellationToken::new()).await.unwrap()
+    }
+
+    fn root(&self) -> Option<PathBuf> {
+        Ground::discover(&self.slice, self.cgroup_root.as_deref(), Path::new("/proc")).root
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for (_, record) in Records::open(self.state.path()).unwrap().load() {
+            let Some(process) = record.process else { continue };
+            for pid in procfs::session(Path::new("/proc"), process.pid) {
+                let _ = sys::open(pid).and_then(|pidfd| sys::send(pidfd.as_fd(), Signal::SIGKILL));
+            }
+        }
+        let Some(root) = self.root() else { return };
+        for (_, cgroup) in cgroup::enumerate(&root) {
+            until("the cgroup is empty", || {
+                cgroup.kill();
+                !cgroup.populated().unwrap_or(true)
+            });
+            let _ = cgroup.remove();
+        }
+        let _ = fs::remove_dir(root);
+    }
+}
+
+fn request(instance: &str, command: &[&str]) -> proto::StartWorkerRequest {
+    proto::StartWorkerRequest {
+        group: "llm".to_owned(),
+        instance: instance.to_owned(),
+        command: command.iter().map(|text| (*text).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn id(instance: &str) -> WorkerId {
+    WorkerId::new("llm", instance).unwrap()
+}
+
+async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_true() {
+        assert!(began.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn ended(life: &Life, instance: &str) -> proto::ExitCause {
+    eventually("the worker leaves the roster and the journal tells", || last_exit(life, instance).is_some()).await;
+    last_exit(life, instance).unwrap()
+}
+
+fn last_exit(life: &Life, instance: &str) -> Option<proto::ExitCause> {
+    let events = life.journal().after(0);
+    let mut exits = events.into_iter().filter(|event| event.kind() == proto::LifeEventKind::Exited);
+    exits.rfind(|event| event.instance == instance).and_then(|event| event.exit)
+}
+
+fn kinds(life: &Life) -> Vec<proto::LifeEventKind> {
+    life.journal().after(0).iter().map(|event| event.kind()).collect()
+}
+
+fn runs(member: &Member) -> bool {
+    procfs::runs(Path::new("/proc"), member.footing.pid, member.footing.start_ticks)
+}

@@ -1,0 +1,94 @@
+//! One task per worker: waits for its first process by pidfd, then until nothing of it is left.
+
+use super::Inner;
+use crate::roster::Slot;
+use crate::worker::cgroup::Cgroup;
+use crate::worker::procfs;
+use crate::worker::sys::{self, Ended};
+use common::WorkerId;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::warn;
+
+/// How often a worker whose first process is gone is looked at for others.
+const EMPTY_POLL: Duration = Duration::from_millis(50);
+/// How often a process is looked at that cannot be waited for.
+const END_POLL: Duration = Duration::from_millis(100);
+/// How often the kernel is asked how a process ended that is not our child: it tells once that is reaped.
+const TOLD_ATTEMPTS: u32 = 10;
+/// From one such question to the next.
+const TOLD_PAUSE: Duration = Duration::from_millis(20);
+
+/// Follows a worker to its end and sees it out. Ends early, and leaves the worker alone, when the hive stops.
+pub async fn watch(inner: Arc<Inner>, id: WorkerId, slot: Slot) {
+    let stopping = inner.stopping.clone();
+    tokio::select! {
+        () = stopping.cancelled() => {}
+        () = follow(&inner, &id, slot) => {}
+    }
+}
+
+async fn follow(inner: &Arc<Inner>, id: &WorkerId, slot: Slot) {
+    let (pidfd, cgroup, footing) = {
+        let table = inner.table();
+        let Some(entry) = table.live.get(id).filter(|entry| entry.member.slot == slot) else { return };
+        (entry.pidfd.clone(), entry.cgroup.clone(), entry.member.footing.clone())
+    };
+    let ended = match pidfd {
+        Some(pidfd) => first_process(pidfd).await,
+        None => Ended::Unknown,
+    };
+    match &cgroup {
+        Some(cgroup) => until_empty(cgroup).await,
+        None => until_alone(inner, footing.pid, footing.start_ticks).await,
+    }
+    inner.see_out(id, slot, ended);
+}
+
+/// How the first process ended, once it has.
+async fn first_process(pidfd: Arc<OwnedFd>) -> Ended {
+    if let Err(error) = sys::ended(pidfd.clone()).await {
+        warn!(%error, "a process cannot be waited for, it is looked at instead");
+    }
+    while !sys::has_ended(pidfd.as_fd()) {
+        tokio::time::sleep(END_POLL).await;
+    }
+    match sys::reap(&pidfd) {
+        Ok(Some(ended)) => return ended,
+        Ok(None) => return Ended::Unknown,
+        // Not our child: an earlier hive's.
+        Err(_) => {}
+    }
+    for _ in 0..TOLD_ATTEMPTS {
+        if let Some(ended) = sys::told_exit(&pidfd) {
+            return ended;
+        }
+        tokio::time::sleep(TOLD_PAUSE).await;
+    }
+    Ended::Unknown
+}
+
+async fn until_empty(cgroup: &Cgroup) {
+    // Another directory of the same name is not this worker's.
+    while cgroup.is_same() && cgroup.populated().unwrap_or(true) {
+        tokio::time::sleep(EMPTY_POLL).await;
+    }
+}
+
+/// Without a cgroup, a worker is its session: gone when nobody is left in that.
+async fn until_alone(inner: &Inner, leader: i32, start_ticks: u64) {
+    while !session_of(inner, leader, start_ticks).is_empty() {
+        tokio::time::sleep(END_POLL).await;
+    }
+}
+
+/// The live processes of a worker's session. The kernel gives the leader's pid to nobody while the session lasts, so
+/// a process of that pid with another start time means that the session is over.
+pub fn session_of(inner: &Inner, leader: i32, start_ticks: u64) -> Vec<i32> {
+    let root = &inner.config.proc_root;
+    match procfs::stat(root, leader) {
+        Ok(found) if found.start_ticks != start_ticks => Vec::new(),
+        _ => procfs::session(root, leader),
+    }
+}

@@ -1,0 +1,102 @@
+//! What procfs says about one process: the few fields that make up its identity.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// A process at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `D`, `Z`, …
+    pub state: u8,
+    /// Its session: the pid of the session's leader.
+    pub session: i32,
+    /// Clock ticks from boot to its start: with the pid, an identity.
+    pub start_ticks: u64,
+}
+
+impl Stat {
+    /// Whether it only waits to be reaped.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
+
+/// Reads `<root>/<pid>/stat`. ENOENT and ESRCH mean that it is gone.
+pub fn stat(root: &Path, pid: i32) -> io::Result<Stat> {
+    let bytes = std::fs::read(root.join(pid.to_string()).join("stat"))?;
+    parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "stat of a process is not understood"))
+}
+
+/// Whether the process that had this pid and start time still runs.
+pub fn runs(root: &Path, pid: i32, start_ticks: u64) -> bool {
+    stat(root, pid).is_ok_and(|found| found.start_ticks == start_ticks && !found.is_dead())
+}
+
+/// Every live process of a session. Costs a walk over all processes.
+pub fn session(root: &Path, leader: i32) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| stat(root, *pid).is_ok_and(|found| found.session == leader && !found.is_dead()))
+        .collect()
+}
+
+/// The kernel's id of this boot.
+pub fn boot_id(root: &Path) -> io::Result<String> {
+    Ok(std::fs::read_to_string(root.join("sys/kernel/random/boot_id"))?.trim().to_owned())
+}
+
+/// When a process with these start ticks was started, on the wall clock; `None` without a clock to tell.
+pub fn start_time(start_ticks: u64) -> Option<SystemTime> {
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten()?;
+    let per_second = u64::try_from(per_second).ok().filter(|ticks| *ticks > 0)?;
+    let boot = Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?);
+    let nanos = (start_ticks % per_second) * 1_000_000_000 / per_second;
+    let since_boot = Duration::from_secs(start_ticks / per_second) + Duration::from_nanos(nanos);
+    SystemTime::now().checked_sub(boot.saturating_sub(since_boot))
+}
+
+/// A command line of one process, one argument each; empty for the kernel's own and the dead.
+pub fn command(root: &Path, pid: i32) -> Vec<Vec<u8>> {
+    let bytes = std::fs::read(root.join(pid.to_string()).join("cmdline")).unwrap_or_default();
+    let trimmed = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    if trimmed.is_empty() { Vec::new() } else { trimmed.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect() }
+}
+
+/// The name of a program may hold anything, so fields are counted from the last `)`.
+fn parse(bytes: &[u8]) -> Option<Stat> {
+    let end = bytes.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(&bytes[end + 1..]).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let session = fields.nth(2)?.parse().ok()?;
+    let start_ticks = fields.nth(15)?.parse().ok()?;
+    Some(Stat { state, session, start_ticks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_name_may_hold_brackets_and_blanks() {
+        let line = b"12 (a) b (c) S 1 12 11 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 1 1\n";
+        assert_eq!(parse(line), Some(Stat { state: b'S', session: 11, start_ticks: 98765 }));
+        assert_eq!(parse(b"12 (a) S 1 2"), None);
+        assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn this_process_runs_and_began_before_now() {
+        let root = Path::new("/proc");
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let own = stat(root, pid).unwrap();
+        assert!(runs(root, pid, own.start_ticks));
+        assert!(!runs(root, pid, own.start_ticks + 1));
+        let age = SystemTime::now().duration_since(start_time(own.start_ticks).unwrap()).unwrap();
+        assert!(age < Duration::from_secs(24 * 3600), "{age:?}");
+        assert!(!command(root, pid).is_empty());
+    }
+}

@@ -1,0 +1,366 @@
+//! Starts a program inside a cgroup from its first instruction. Between clone and exec the child only makes system
+//! calls on what was allocated before; the step that fails comes back through a close-on-exec pipe.
+
+use super::pidfd;
+use std::ffi::{CString, c_char};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// What a child exits with that never got past exec; nobody but this file sees it.
+const NEVER_STARTED: i32 = 127;
+/// The highest signal number on Linux.
+const SIGNAL_MAX: i32 = 64;
+
+/// Soft and hard limit on open files that workers get, see [`remember_open_files`].
+static OPEN_FILES: OnceLock<(libc::rlim_t, libc::rlim_t)> = OnceLock::new();
+
+/// Where the child is put.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// Cloned into this cgroup directory.
+    Cgroup(BorrowedFd<'a>),
+    /// Writes itself into this open `cgroup.procs` before exec.
+    Join(BorrowedFd<'a>),
+    /// Stays where the hive is.
+    Nowhere,
+}
+
+/// What failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Making the process.
+    Clone = 1,
+    /// Making its session.
+    Session = 2,
+    /// Writing itself into the cgroup.
+    Join = 3,
+    /// Wiring its input and output.
+    Streams = 4,
+    /// Entering its working directory.
+    Directory = 5,
+    /// Executing the program.
+    Exec = 6,
+}
+
+impl Step {
+    fn from_number(number: i32) -> Self {
+        match number {
+            2 => Self::Session,
+            3 => Self::Join,
+            4 => Self::Streams,
+            5 => Self::Directory,
+            6 => Self::Exec,
+            _ => Self::Clone,
+        }
+    }
+}
+
+/// A start that failed; nothing of it is left.
+#[derive(Debug)]
+pub struct Fault {
+    /// At which step.
+    pub step: Step,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// What is to be executed.
+#[derive(Debug)]
+pub struct Exec {
+    /// Path of the program.
+    pub program: CString,
+    /// Its arguments, itself first.
+    pub arguments: Vec<CString>,
+    /// `KEY=value` each.
+    pub environment: Vec<CString>,
+    /// Where it works; `None`: where the hive does.
+    pub directory: Option<CString>,
+    /// Where its output goes, opened for appending.
+    pub log: OwnedFd,
+    /// Where its input comes from: `/dev/null`.
+    pub null: OwnedFd,
+}
+
+/// A process past its exec. It is our child: whoever holds the pidfd reaps it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid.
+    pub pid: i32,
+    /// Names it for good.
+    pub pidfd: OwnedFd,
+}
+
+/// Remembers the limit on open files that workers are to get: the one the hive itself was started with. Whoever
+/// raises the hive's own limit calls this first; later calls change nothing.
+pub fn remember_open_files() {
+    OPEN_FILES.get_or_init(|| {
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+            .unwrap_or((libc::RLIM_INFINITY, libc::RLIM_INFINITY))
+    });
+}
+
+/// Everything that the child touches, allocated before it exists.
+struct Ready<'a> {
+    program: *const c_char,
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+    directory: *const c_char,
+    null: RawFd,
+    log: RawFd,
+    join: Option<RawFd>,
+    pipe: RawFd,
+    open_files: Option<libc::rlimit>,
+    calm_oom: bool,
+    /// Keeps what the pointers point to.
+    _exec: &'a Exec,
+}
+
+/// Starts the program. Blocks until it is past exec or has failed. Errors name the step; the child is reaped then.
+pub fn start(exec: &Exec, place: Place<'_>) -> Result<Child, Fault> {
+    let (mut reader, writer) = pipe().map_err(|source| Fault { step: Step::Clone, source })?;
+    let ready = Ready::new(exec, place, writer.as_raw_fd());
+    let child = cloned(&ready, place).map_err(|source| Fault { step: Step::Clone, source })?;
+    drop(writer);
+    let mut report = Vec::with_capacity(8);
+    // End of file without a report: exec closed the pipe.
+    let read = reader.read_to_end(&mut report);
+    let (Ok(_), [a, b, c, d, e, f, g, h]) = (read, report.as_slice()) else { return Ok(child) };
+    let step = Step::from_number(i32::from_ne_bytes([*a, *b, *c, *d]));
+    let source = io::Error::from_raw_os_error(i32::from_ne_bytes([*e, *f, *g, *h]));
+    let _ =
+        nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(child.pidfd.as_fd()), nix::sys::wait::WaitPidFlag::WEXITED);
+    Err(Fault { step, source })
+}
+
+impl<'a> Ready<'a> {
+    fn new(exec: &'a Exec, place: Place<'_>, pipe: RawFd) -> Self {
+        let pointers = |texts: &[CString]| -> Vec<*const c_char> {
+            texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        remember_open_files();
+        Self {
+            program: exec.program.as_ptr(),
+            arguments: pointers(&exec.arguments),
+            environment: pointers(&exec.environment),
+            directory: exec.directory.as_ref().map_or(std::ptr::null(), |path| path.as_ptr()),
+            null: exec.null.as_raw_fd(),
+            log: exec.log.as_raw_fd(),
+            join: if let Place::Join(procs) = place { Some(procs.as_raw_fd()) } else { None },
+            pipe,
+            open_files: OPEN_FILES.get().map(|(soft, hard)| libc::rlimit { rlim_cur: *soft, rlim_max: *hard }),
+            calm_oom: std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|text| text.starts_with('-')),
+            _exec: exec,
+        }
+    }
+}
+
+fn pipe() -> io::Result<(File, OwnedFd)> {
+    let mut ends = [-1; 2];
+    // SAFETY: the kernel writes two descriptors into the array that is handed over.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both were made by the call above, and nobody else has seen their numbers.
+    unsafe { Ok((File::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))) }
+}
+
+/// Clones with every signal blocked, so that no handler of the hive ever runs in the child: the runtime's would
+/// write into the hive's own wake-up pipe.
+fn cloned(ready: &Ready<'_>, place: Place<'_>) -> io::Result<Child> {
+    // SAFETY: both sets are plain memory that the calls initialise; the mask is the calling thread's own.
+    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+    }
+    let child = clone3(ready, place);
+    let child = match child.as_ref().map_err(io::Error::raw_os_error) {
+        // A sandbox that knows no clone3 still knows fork.
+        Err(Some(libc::ENOSYS | libc::EPERM)) if !matches!(place, Place::Cgroup(_)) => fork(ready),
+        _ => child,
+    };
+    // SAFETY: restores what was saved above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    child
+}
+
+fn clone3(ready: &Ready<'_>, place: Place<'_>) -> io::Result<Child> {
+    let mut fd: RawFd = -1;
+    // SAFETY: all zeroes is the documented "nothing" for every field.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = CLONE_PIDFD;
+    arguments.pidfd = (&raw mut fd) as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Place::Cgroup(directory) = place {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::try_from(directory.as_raw_fd()).unwrap_or_default();
+    }
+    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory, and goes straight into
+    // `run`, which allocates nothing, takes no lock and never returns.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        0 => run(ready),
+        pid if pid < 0 => Err(io::Error::last_os_error()),
+        pid => {
+            let pid = i32::try_from(pid).map_err(io::Error::other)?;
+            // SAFETY: CLONE_PIDFD made this descriptor for us.
+            Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        }
+    }
+}
+
+fn fork(ready: &Ready<'_>) -> io::Result<Child> {
+    // A kernel without pidfds must be known before there is a child to lose.
+    pidfd::open(i32::try_from(std::process::id()).map_err(io::Error::other)?)?;
+    // SAFETY: as for clone3.
+    match unsafe { libc::fork() } {
+        0 => run(ready),
+        pid if pid < 0 => Err(io::Error::last_os_error()),
+        // Nobody has reaped our child, so the pid is still its own.
+        pid => Ok(Child { pid, pidfd: pidfd::open(pid)? }),
+    }
+}
+
+/// The child's whole life before exec.
+fn run(ready: &Ready<'_>) -> ! {
+    let step = prepare(ready);
+    // SAFETY: errno is this process's own; the pipe is open; `_exit` runs nothing of the hive's.
+    unsafe {
+        let mut report = [0u8; 8];
+        report[..4].copy_from_slice(&(step as i32).to_ne_bytes());
+        report[4..].copy_from_slice(&(*libc::__errno_location()).to_ne_bytes());
+        libc::write(ready.pipe, report.as_ptr().cast(), report.len());
+        libc::_exit(NEVER_STARTED)
+    }
+}
+
+/// Returns only when a step has failed, with errno set.
+fn prepare(ready: &Ready<'_>) -> Step {
+    // SAFETY: async-signal-safe calls only, on descriptors and memory that `ready` keeps alive.
+    unsafe {
+        if libc::setsid() < 0 {
+            return Step::Session;
+        }
+        if let Some(procs) = ready.join
+            && libc::write(procs, c"0".as_ptr().cast(), 1) != 1
+        {
+            return Step::Join;
+        }
+        for (from, to) in [(ready.null, 0), (ready.log, 1), (ready.log, 2)] {
+            if libc::dup2(from, to) < 0 {
+                return Step::Streams;
+            }
+        }
+        if !ready.directory.is_null() && libc::chdir(ready.directory) < 0 {
+            return Step::Directory;
+        }
+        restore(ready);
+        libc::execve(ready.program, ready.arguments.as_ptr(), ready.environment.as_ptr());
+    }
+    Step::Exec
+}
+
+/// Undoes what the hive did to itself: open-file limit, oom score, signal handlers and mask, open files. Nothing
+/// here can fail in a way that a worker would mind.
+///
+/// # Safety
+/// Only in the child.
+unsafe fn restore(ready: &Ready<'_>) {
+    // SAFETY: async-signal-safe calls only; see `prepare`.
+    unsafe {
+        if let Some(limit) = ready.open_files {
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+        if ready.calm_oom {
+            let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            if file >= 0 {
+                libc::write(file, c"0".as_ptr().cast(), 1);
+            }
+        }
+        // Every other descriptor closes at exec, the pipe included: that is the parent's sign of success.
+        libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int);
+        let mut standard: libc::sigaction = std::mem::zeroed();
+        standard.sa_sigaction = libc::SIG_DFL;
+        for signal in 1..=SIGNAL_MAX {
+            libc::sigaction(signal, &raw const standard, std::ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn exec(program: &str, arguments: &[&str], directory: Option<&str>) -> (Exec, File) {
+        let log = tempfile::tempfile().unwrap();
+        let text = |text: &str| CString::new(text).unwrap();
+        let exec = Exec {
+            program: text(program),
+            arguments: std::iter::once(program).chain(arguments.iter().copied()).map(text).collect(),
+            environment: vec![text("A=b")],
+            directory: directory.map(text),
+            log: log.try_clone().unwrap().into(),
+            null: File::open("/dev/null").unwrap().into(),
+        };
+        (exec, log)
+    }
+
+    fn wait(child: &Child) -> pidfd::Ended {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut polled = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut polled, PollTimeout::from(10_000u16)).unwrap(), 1, "no end within 10 s");
+        pidfd::reap(&child.pidfd).unwrap().unwrap()
+    }
+
+    #[test]
+    fn each_failing_step_is_named_with_its_errno() {
+        let fault = start(&exec("/nowhere/llm", &[], None).0, Place::Nowhere).unwrap_err();
+        assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Exec, Some(libc::ENOENT)));
+        let fault = start(&exec("/bin/sh", &[], Some("/nowhere")).0, Place::Nowhere).unwrap_err();
+        assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Directory, Some(libc::ENOENT)));
+        let plain = File::open("/dev/null").unwrap();
+        let fault = start(&exec("/bin/sh", &[], None).0, Place::Join(plain.as_fd())).unwrap_err();
+        assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Join, Some(libc::EBADF)));
+    }
+
+    #[test]
+    fn a_child_has_its_own_session_plain_signals_and_no_other_files() {
+        let script = "trap '' USR1; ls /proc/self/fd | wc -l; grep -E 'SigBlk|SigIgn' /proc/self/status; echo $A";
+        let (exec, mut log) = exec("/bin/sh", &["-c", script], None);
+        let child = start(&exec, Place::Nowhere).unwrap();
+        assert_eq!(wait(&child), pidfd::Ended::Code(0));
+        let mut text = String::new();
+        io::Seek::rewind(&mut log).unwrap();
+        log.read_to_string(&mut text).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        // 0, 1, 2 and the directory that ls itself reads.
+        assert_eq!(lines[0].trim(), "4", "{text}");
+        assert!(lines[1].ends_with("0000000000000000"), "{text}");
+        let ignored = u64::from_str_radix(lines[2].rsplit(char::is_whitespace).next().unwrap(), 16).unwrap();
+        let bit = |signal: i32| 1u64 << (signal - 1);
+        // SIGUSR1 is ignored by the script, SIGPIPE by this process only.
+        assert_eq!(ignored & (bit(libc::SIGUSR1) | bit(libc::SIGPIPE)), bit(libc::SIGUSR1), "{text}");
+        assert_eq!(lines[3], "b", "{text}");
+    }
+
+    #[test]
+    fn the_end_of_a_child_is_told_by_code_or_signal() {
+        let child = start(&exec("/bin/sh", &["-c", "exit 7"], None).0, Place::Nowhere).unwrap();
+        assert_eq!(wait(&child), pidfd::Ended::Code(7));
+        let child = start(&exec("/bin/sh", &["-c", "kill -9 $$"], None).0, Place::Nowhere).unwrap();
+        assert_eq!(wait(&child), pidfd::Ended::Signal(9));
+        assert_eq!(
+            pidfd::send(child.pidfd.as_fd(), nix::sys::signal::Signal::SIGTERM).unwrap_err().raw_os_error(),
+            Some(libc::ESRCH)
+        );
+    }
+}
