@@ -109,9 +109,9 @@ pub struct Idle {
 /// What idle means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Basis {
-    /// Engine, else GPU, else CPU; unknown is never idle
+    // Engine, else GPU, else CPU; unknown is never idle
     Auto,
-    /// A measured GPU use of exactly 0
+    // A measured GPU use of exactly 0
     Gpu,
 }
 
@@ -147,11 +147,11 @@ pub struct Find {
 /// How the model's name is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Match {
-    /// Letter by letter
+    // Letter by letter
     Exact,
-    /// Capitals do not matter
+    // Capitals do not matter
     IgnoreCase,
-    /// With * and ?
+    // With * and ?
     Glob,
 }
 

@@ -69,26 +69,26 @@ pub struct Global {
 /// How answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people, cut to the terminal
+    // For people, cut to the terminal
     Table,
-    /// The table with more columns
+    // The table with more columns
     Wide,
-    /// The answer in canonical protobuf JSON
+    // The answer in canonical protobuf JSON
     Json,
-    /// One JSON message a line
+    // One JSON message a line
     Jsonl,
-    /// Names only
+    // Names only
     Name,
 }
 
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Colour {
-    /// On a terminal, unless NO_COLOR is set
+    // On a terminal, unless NO_COLOR is set
     Auto,
-    /// Even into a file
+    // Even into a file
     Always,
-    /// Not at all
+    // Not at all
     Never,
 }
 

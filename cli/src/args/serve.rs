@@ -27,6 +27,7 @@ pub struct Up {
 
 /// `rbee queen`
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of the queen")]
 pub struct Queen {
     /// Address for gRPC, grpc-web and the dashboard; port 0 takes a free one
     #[arg(long, env = "RBEE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7833", hide_env_values = true)]
@@ -63,6 +64,7 @@ pub struct Hive {
 
 /// What `hive` and `up` know about the agent.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of the hive")]
 pub struct Agent {
     /// Name of the hive [default: the hostname, made to fit]
     #[arg(long, env = "RBEE_NAME", value_name = "NAME", hide_env_values = true)]

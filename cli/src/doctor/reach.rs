@@ -86,7 +86,7 @@ fn described(socket: &str, answer: &proto::DescribeHiveResponse) -> Finding {
         return Finding::reduced("hive", says, "start that queen, or give the hive another --queen");
     }
     if !hive.health_reasons.is_empty() {
-        let says = format!("{says}, degraded: {}", hive.health_reasons.join("; "));
+        let says = format!("{says}, with less than it could have: {}", hive.health_reasons.join("; "));
         return Finding::reduced("hive", says, "see the lines above");
     }
     Finding::ok("hive", says)

@@ -2,7 +2,7 @@
 
 use super::stop_signal;
 use crate::args::Queen;
-use crate::failure::{Failure, causes};
+use crate::failure::Failure;
 use crate::terminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -16,15 +16,7 @@ pub async fn run(args: Queen) -> Result<(), Failure> {
 
 /// Takes the port.
 pub async fn bind(args: &Queen) -> Result<::queen::Queen, Failure> {
-    ::queen::Queen::bind(config(args)).await.map_err(|error| {
-        let words = causes(&error);
-        let hint = if words.contains("in use") {
-            "; end what listens there (`rbee ps` shows whether it is a queen), or take another with --listen"
-        } else {
-            ""
-        };
-        Failure::Failed(format!("failed to start the queen on {}: {words}{hint}", args.listen))
-    })
+    ::queen::Queen::bind(config(args)).await.map_err(|error| Failure::failed("failed to start the queen", &error))
 }
 
 fn config(args: &Queen) -> ::queen::Config {

@@ -6,6 +6,7 @@ use crate::failure::{Failure, causes};
 use crate::terminal;
 use ::hive::worker::Life;
 use common::WorkerId;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -42,7 +43,10 @@ pub async fn run(global: &Global, args: Up) -> Result<(), Failure> {
     );
     parts.spawn(async move { hive.run().await.map_err(|error| Failure::failed("the hive ended", &error)) });
 
-    terminal::put(format!("{url}/\n"))?;
+    // A script reads the address from stdout; a person has it from the welcome.
+    if global.quiet || !std::io::stdout().is_terminal() {
+        terminal::put(format!("{url}/\n"))?;
+    }
     let started = place.start_demo(&life, args.demo, &stopping).await;
     if !global.quiet {
         welcome(&url, started, args.demo);

@@ -90,8 +90,12 @@ impl Column {
     }
 }
 
-/// Lays rows out below their headings. `width` is that of the terminal, `None` cuts nothing.
+/// Lays rows out below their headings; without rows there is nothing, not even headings. `width` is that of the
+/// terminal, `None` cuts nothing.
 pub fn layout(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize>, colour: bool) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
     let clean: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().map(cleaned).collect()).collect();
     let mut widths: Vec<usize> = columns.iter().map(|column| length(column.title)).collect();
     for row in &clean {

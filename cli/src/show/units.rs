@@ -121,7 +121,7 @@ mod tests {
     fn sizes_and_times_are_short() {
         assert_eq!(
             [0, 1023, 1024, 1536, 1 << 20, 4 << 30, 200 << 30].map(size),
-            ["0B", "1.0K", "1.0K", "1.5K", "1.0M", "4.0G", "200G"]
+            ["0B", "1023B", "1.0K", "1.5K", "1.0M", "4.0G", "200G"]
         );
         assert_eq!(
             [0, 9, 75, 7_800, 273_600].map(|s| time(Duration::from_secs(s))),

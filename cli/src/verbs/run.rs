@@ -13,7 +13,7 @@ pub async fn run(global: &Global, args: Run) -> Result<(), Failure> {
     let mut client = connect::hive(&socket).await?;
     let what = format!("start {:?} on the hive at {}", request.command.join(" "), socket.display());
     let answer = connect::answer(global.timeout, &what, client.start_worker(request)).await;
-    let answer = answer.map_err(locate::not_the_queen)?;
+    let answer = answer.map_err(plain_error)?;
     let worker = answer.worker.clone().unwrap_or_default();
     match global.output {
         Output::Json => json::print("StartWorkerResponse", &answer),
@@ -26,6 +26,14 @@ pub async fn run(global: &Global, args: Run) -> Result<(), Failure> {
             }
             Ok(())
         }
+    }
+}
+
+/// A program that does not exist is an error, not an empty answer; nor was it the queen who could not be reached.
+fn plain_error(failure: Failure) -> Failure {
+    match failure {
+        Failure::Nothing(words) | Failure::Unreachable(words) => Failure::Failed(words),
+        other => other,
     }
 }
 
@@ -45,7 +53,7 @@ fn tell(worker: &proto::Worker) {
         terminal::say(format_args!("  applied {file} = {value}"));
     }
     for sentence in &placement.not_applied {
-        terminal::say(format_args!("  not applied: {sentence}"));
+        terminal::say(format_args!("  {sentence}"));
     }
 }
 

@@ -52,12 +52,10 @@ async fn ask(
     args: &Stop,
     name: &str,
 ) -> Result<proto::StopWorkerResponse, Failure> {
-    let user = std::env::var("USER").unwrap_or_else(|_| format!("uid {}", nix::unistd::getuid()));
-    let request = proto::StopWorkerRequest {
-        name: name.to_owned(),
-        grace: Some(common::duration(args.grace)),
-        stopped_by: format!("rbee stop by {user}"),
-    };
+    let uid = nix::unistd::getuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name);
+    let request =
+        proto::StopWorkerRequest { name: name.to_owned(), grace: Some(common::duration(args.grace)), stopped_by: user };
     // The grace is the worker's, the time-out ours.
     let limit = args.grace.saturating_add(global.timeout);
     let asking = client.stop_worker(request);
