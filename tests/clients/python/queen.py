@@ -23,7 +23,7 @@ class Queen:
     def services(self):
         return set(self.database.get_services())
 
-    def message(self, name, **fields):
+    def message(self, name, /, **fields):
         return GetMessageClass(self.pool.FindMessageTypeByName(f"rbee.v1.{name}"))(**fields)
 
     def number(self, enum, value):
@@ -41,7 +41,7 @@ class Queen:
         )
         return call, request
 
-    def call(self, path, timeout=DEADLINE_SECONDS, **fields):
+    def call(self, path, /, timeout=DEADLINE_SECONDS, **fields):
         call, request = self.method(path)
         return call(request(**fields), timeout=timeout)
 
