@@ -57,8 +57,13 @@ pub(super) fn worker_name(field: &str, text: &str) -> Result<(HiveId, WorkerId),
     }
 }
 
-/// The hive a filter names, checked.
+/// The hive a filter names. Every name in the filter is checked: one that nothing can have is a mistake, not an
+/// empty answer.
 pub(super) fn filter_hive(filter: &Filter) -> Result<Option<HiveId>, Status> {
+    let given = |name: &str| if name.is_empty() { "any".to_owned() } else { name.to_owned() };
+    WorkerId::new(&given(&filter.group), "any").map_err(|error| invalid::field("filter.group", error.to_string()))?;
+    WorkerId::new("any", &given(&filter.instance))
+        .map_err(|error| invalid::field("filter.instance", error.to_string()))?;
     if filter.hive.is_empty() {
         return Ok(None);
     }
