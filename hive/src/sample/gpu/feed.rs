@@ -1,8 +1,8 @@
 //! Keeps one GPU helper running and publishes its latest answer. Nobody waits for it: a driver that hangs costs one
 //! process that cannot be ended, and the numbers grow old.
 
-use super::helper::{CommandLine, Helper, HelperError};
 use super::probe::lock;
+use super::probe_process::{CommandLine, Helper, HelperError};
 use super::round::{GpuRound, Outcome};
 use crate::sample::GpuView;
 use std::error::Error;

@@ -3,9 +3,9 @@
 #[cfg(test)]
 mod fake;
 mod feed;
-mod helper;
 mod nvml;
 mod probe;
+mod probe_process;
 mod round;
 mod smi;
 
