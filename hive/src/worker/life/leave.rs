@@ -76,7 +76,9 @@ pub fn sentence(cause: &proto::ExitCause) -> String {
         }
         _ => "nobody could tell how".to_owned(),
     };
+    let told = cause.code.is_some() || cause.signal.is_some();
     match cause.reason() {
+        proto::ExitReason::Stopped if !told => format!("stopped by {}", cause.stopped_by),
         proto::ExitReason::MemoryLimit => format!("killed at its memory limit ({how})"),
         proto::ExitReason::Stopped => format!("stopped by {} ({how})", cause.stopped_by),
         _ => how,
@@ -97,5 +99,7 @@ mod tests {
         cause.reason = proto::ExitReason::Stopped.into();
         cause.stopped_by = "rbee".into();
         assert_eq!(sentence(&cause), "stopped by rbee (signal 15 SIGTERM)");
+        cause.signal = None;
+        assert_eq!(sentence(&cause), "stopped by rbee");
     }
 }
