@@ -19,16 +19,18 @@ pub async fn socket(global: &Global, hive: Option<&str>) -> Result<PathBuf, Fail
     if let Some(path) = &global.socket {
         return Ok(path.clone());
     }
-    let local = tokio::time::timeout(HINT, local_hives(global)).await.unwrap_or_default();
-    choose(local, hive).map(|found| found.unwrap_or_else(default_socket))
+    match tokio::time::timeout(HINT, local_hives(global)).await.ok().flatten() {
+        Some(local) => choose(local, hive).map(|found| found.unwrap_or_else(default_socket)),
+        None => Ok(default_socket()),
+    }
 }
 
-/// Ids and sockets of the hives of this machine that the queen knows; none when she does not answer.
-async fn local_hives(global: &Global) -> Vec<proto::Hive> {
-    let Ok(boot_id) = std::fs::read_to_string(BOOT_ID) else { return Vec::new() };
-    let Ok(answer) = verbs::hives::list(global).await else { return Vec::new() };
+/// Ids and sockets of the hives of this machine that the queen knows; `None` when she does not answer.
+async fn local_hives(global: &Global) -> Option<Vec<proto::Hive>> {
+    let boot_id = std::fs::read_to_string(BOOT_ID).ok()?;
+    let answer = verbs::hives::list(global).await.ok()?;
     let here = |hive: &proto::Hive| hive.boot_id == boot_id.trim() && !hive.socket.is_empty();
-    answer.hives.into_iter().filter(here).collect()
+    Some(answer.hives.into_iter().filter(here).collect())
 }
 
 fn choose(local: Vec<proto::Hive>, wish: Option<&str>) -> Result<Option<PathBuf>, Failure> {
