@@ -1,4 +1,6 @@
 //! Faults: drivers that hang, cgroups that are denied, queens that answer nonsense, watchers that do not read.
+// Everything in this file is a test or a part of one.
+#![allow(clippy::unwrap_used)]
 
 use harness::{Scene, Watcher, eventually, within};
 use proto::hive_service_server::{HiveService, HiveServiceServer};

@@ -1,4 +1,6 @@
 //! Workers outlive their hive, a killed `up` leaves nothing burning, and every end has its story.
+// Everything in this file is a test or a part of one.
+#![allow(clippy::unwrap_used)]
 
 use harness::{Process, Scene, Watcher, alive, eventually, start_ticks};
 use nix::sys::signal::Signal;
