@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 /// The exit code for a command line that makes no sense.
 pub const USAGE: u8 = 2;
+/// 128 + SIGPIPE.
+const READER_LEFT: u8 = 141;
 
 /// Why a verb did not do all that was asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,9 @@ pub enum Failure {
     /// Some targets were done, others not; each has been told already: exit code 5.
     #[error("{0}")]
     Partly(String),
+    /// The reader of our output has left: nothing to say, the code that a shell shows for SIGPIPE.
+    #[error("")]
+    ReaderLeft,
 }
 
 impl Failure {
@@ -40,6 +45,7 @@ impl Failure {
             Self::Nothing(_) => 3,
             Self::Unreachable(_) => 4,
             Self::Partly(_) => 5,
+            Self::ReaderLeft => READER_LEFT,
         })
     }
 }

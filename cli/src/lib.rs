@@ -47,11 +47,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     common::trace::init(global.verbose, global.quiet);
-    // A service must outlive whoever reads its output; a client verb must not.
     let serving = matches!(cli.verb, Verb::Up(_) | Verb::Queen(_) | Verb::Hive(_));
-    if !serving {
-        terminal::end_quietly_on_closed_pipe();
-    }
     let mut runtime = if serving {
         tokio::runtime::Builder::new_multi_thread()
     } else {

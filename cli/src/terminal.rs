@@ -1,6 +1,4 @@
 //! The terminal around us: its width, whether colour is welcome, and what happens when the reader of a pipe leaves.
-// The two system calls below have no safe wrapper among our dependencies.
-#![allow(unsafe_code)]
 
 use crate::args::Colour;
 use crate::failure::Failure;
@@ -8,13 +6,8 @@ use std::io::{IsTerminal, Write};
 
 /// Narrower than this a table says nothing.
 const NARROWEST: usize = 40;
-
-/// From now on a closed pipe ends this process at once and silently, as it does every other filter program.
-pub fn end_quietly_on_closed_pipe() {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    // SAFETY: the default disposition runs no code of ours, and no thread relies on SIGPIPE being ignored.
-    let _unchanged = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
-}
+/// What a terminal that does not tell is taken for.
+const UNKNOWN_WIDTH: usize = 80;
 
 /// How many characters fit on a line of stdout; `None` when it is not a terminal.
 pub fn width() -> Option<usize> {
@@ -22,10 +15,7 @@ pub fn width() -> Option<usize> {
     if !stdout.is_terminal() {
         return None;
     }
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ writes one `winsize` to the pointer, which is valid for the whole call.
-    let told = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
-    let columns = if told == 0 && size.ws_col > 0 { usize::from(size.ws_col) } else { 80 };
+    let columns = terminal_size::terminal_size_of(&stdout).map_or(UNKNOWN_WIDTH, |(width, _)| usize::from(width.0));
     Some(columns.max(NARROWEST))
 }
 
@@ -42,13 +32,13 @@ pub fn colourful(wish: Colour) -> bool {
     }
 }
 
-/// Writes data to stdout.
+/// Writes data to stdout. A reader that has left is told apart, so that the verb can end quietly.
 pub fn put(bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(bytes.as_ref())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::failed("failed to write to stdout", &error))
+    match stdout.write_all(bytes.as_ref()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::ReaderLeft),
+        written => written.map_err(|error| Failure::failed("failed to write to stdout", &error)),
+    }
 }
 
 /// Says something to people, on stderr. A closed stderr is their choice.

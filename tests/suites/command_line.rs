@@ -24,11 +24,15 @@ async fn bad_starts_are_refused_with_a_sentence_and_leave_nothing() {
     refused(&run(&["--memory", "4X", "--", "sleep", "9"]), 1, &["memory", "4X", "4G"]);
     refused(&run(&["--memory", "-1G", "--", "sleep", "9"]), 2, &[]);
     refused(&run(&["--name", "../x", "--", "sleep", "9"]), 1, &["../x", "a-z"]);
-    refused(&run(&["--name", "", "--group", "", "--", "/no/such/binary"]), 1, &["/no/such/binary"]);
+    refused(&run(&["--name", "", "--", "sleep", "9"]), 2, &["--name"]);
+    refused(&run(&["--group", "", "--", "sleep", "9"]), 2, &["--group"]);
+    refused(&run(&["--", "/no/such/binary"]), 1, &["/no/such/binary"]);
     refused(&run(&["--group", &"g".repeat(65), "--", "sleep", "9"]), 1, &["64"]);
     refused(&run(&["--name", "memory.max", "--", "sleep", "9"]), 1, &["memory"]);
     refused(&run(&["--", "no-such-program-anywhere"]), 1, &["no-such-program-anywhere"]);
-    refused(&run(&["--", "/etc/hostname"]), 1, &["/etc/hostname", "ermission"]);
+    let text = scene.dir().join("not-a-program");
+    std::fs::write(&text, "just text").expect("write a file");
+    refused(&run(&["--", text.to_str().expect("UTF-8")]), 1, &["not-a-program", "ermission"]);
     refused(&run(&["--", "sh", "-c", "echo farewell; exit 3"]), 1, &["3", "farewell"]);
     refused(&run(&[]), 2, &[]);
     let listed = scene.json(&["ps", "-o", "json"]);

@@ -2,6 +2,7 @@
 
 use super::parse_pair;
 use crate::show::units;
+use clap::builder::NonEmptyStringValueParser;
 use std::time::Duration;
 
 /// `rbee run`
@@ -14,10 +15,10 @@ pub struct Run {
     #[arg(long, value_name = "HIVE")]
     pub hive: Option<String>,
     /// First part of its name
-    #[arg(long, value_name = "GROUP", default_value = "default")]
+    #[arg(long, value_name = "GROUP", default_value = "default", value_parser = NonEmptyStringValueParser::new())]
     pub group: String,
     /// Second part of its name [default: the next free number]
-    #[arg(long, value_name = "INSTANCE")]
+    #[arg(long, value_name = "INSTANCE", value_parser = NonEmptyStringValueParser::new())]
     pub name: Option<String>,
     /// CPU limit: 200% is two cores
     #[arg(long, value_name = "PERCENT")]

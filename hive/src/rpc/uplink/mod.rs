@@ -95,6 +95,9 @@ impl Uplink {
         let mut backoff = Backoff::default();
         while !stopping.is_cancelled() {
             let Err(error) = self.session(&mut backoff, &stopping).await else { break };
+            if stopping.is_cancelled() {
+                break;
+            }
             self.lost(&error);
             let wait = backoff.next(random(), error.window().or(self.window));
             tokio::select! {

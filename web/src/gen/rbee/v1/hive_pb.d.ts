@@ -51,7 +51,7 @@ export declare type Hive = Message<"rbee.v1.Hive"> & {
   healthStatus: HealthStatus;
 
   /**
-   * A sentence for each reason why health is not HEALTHY.
+   * A sentence for each reason why health is not HEALTHY, and for each thing that this machine cannot offer.
    *
    * @generated from field: repeated string health_reasons = 7;
    */
