@@ -129,9 +129,9 @@ fn gpus_of<'a>(seen: &'a Seen<'_>) -> impl Iterator<Item = &'a Gpu> {
     let used = seen.stats().map(|stats| stats.gpus.as_slice()).unwrap_or_default();
     let given = &seen.spec().gpu_uuids;
     let any = used.is_empty() && given.is_empty();
-    seen.gpus().iter().filter(move |gpu| {
-        any || used.iter().any(|used| used.uuid == gpu.uuid) || given.contains(&gpu.uuid)
-    })
+    seen.gpus()
+        .iter()
+        .filter(move |gpu| any || used.iter().any(|used| used.uuid == gpu.uuid) || given.contains(&gpu.uuid))
 }
 
 fn free(gpu: &Gpu) -> Option<u64> {

@@ -324,6 +324,9 @@ fn bookmarks_count_who_is_there() {
     let census = fleet.census(now);
     assert_eq!((census.workers_online, census.workers_available), (2, 1));
     assert_eq!((census.hives_online, census.hives_available), (1, 1));
-    assert_eq!((census.worker_ids, census.hive_ids), (vec!["box/llm/1".into(), "box/llm/2".into()], vec!["box".into()]));
+    assert_eq!(
+        (census.worker_ids, census.hive_ids),
+        (vec!["box/llm/1".into(), "box/llm/2".into()], vec!["box".into()])
+    );
     assert_eq!(fleet.census(now + SECOND * 4).workers_online, 0);
 }

@@ -84,16 +84,16 @@ fn find_workers_with_model_matches() {
     };
     let rows = vec![named(1, Some("llama-3.2-1b"), &[]), named(2, None, &["Qwen3-8B", "qwen"]), named(3, None, &[])];
     session.snapshot(now, rows).unwrap();
-    let ask = |name: &str, rule| {
-        slots(&fleet, now, &query(Want::Model { name: name.into(), rule, idle: false }))
-    };
+    let ask = |name: &str, rule| slots(&fleet, now, &query(Want::Model { name: name.into(), rule, idle: false }));
     assert_eq!(ask("llama-3.2-1b", ModelRule::Exact), ["1"]);
     assert!(ask("llama", ModelRule::Exact).is_empty() && ask("qwen3-8b", ModelRule::Exact).is_empty());
     assert_eq!(ask("qwen", ModelRule::Exact), ["2"], "any of its names");
     assert_eq!(ask("qwen3-8b", ModelRule::IgnoreCase), ["2"]);
     assert_eq!(ask("llama-*", ModelRule::Glob), ["1"]);
     assert_eq!(ask("*", ModelRule::Glob), ["1", "2"], "no name, no match");
-    assert!(slots(&fleet, now, &query(Want::Model { name: "qwen".into(), rule: ModelRule::Exact, idle: true })).is_empty());
+    assert!(
+        slots(&fleet, now, &query(Want::Model { name: "qwen".into(), rule: ModelRule::Exact, idle: true })).is_empty()
+    );
 }
 
 #[test]
@@ -139,7 +139,8 @@ fn find_workers_with_capacity_checks_vram() {
     assert_eq!(ask(19 * GIB, 0), ["2", "3"]);
     assert!(ask(19 * GIB, GIB).is_empty());
     assert!(ask(u64::MAX, u64::MAX).is_empty());
-    let most = Query { order: FindOrder::MostFreeVram, ..query(Want::Capacity { required: 0, headroom: 0, idle: false }) };
+    let most =
+        Query { order: FindOrder::MostFreeVram, ..query(Want::Capacity { required: 0, headroom: 0, idle: false }) };
     assert_eq!(slots(&fleet, now, &most), ["2", "3", "1"]);
     // A driver that does not answer vouches for no room.
     record.gpu_sample_state = proto::GpuSampleState::Timeout.into();

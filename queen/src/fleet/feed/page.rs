@@ -97,7 +97,8 @@ impl Feed {
                 return Read::Behind;
             }
             let tip = (inner.revision, inner.beat);
-            match shared {
+            // A page from before a removal that has been forgotten shows what nobody will take back any more.
+            match shared.filter(|page| page.upper >= inner.forgotten) {
                 Some(page) => {
                     let more = (page.upper, page.beats) != tip;
                     (page, more)

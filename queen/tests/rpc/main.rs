@@ -1,0 +1,15 @@
+//! The queen over real sockets: hives, watchers, schedulers and browsers as plain clients.
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+#[path = "../../src/fleet/feed/mirror.rs"]
+mod mirror;
+#[cfg(test)]
+mod pages;
+#[cfg(test)]
+mod questions;
+#[cfg(test)]
+mod telemetry;
+#[cfg(test)]
+mod watch;

@@ -1,0 +1,99 @@
+//! Lists and finds over the wire: pages, refusals, what each answer carries.
+
+use crate::harness::{Running, Session, eventually, hive, row};
+use proto::fleet_service_client::FleetServiceClient;
+use proto::scheduler_service_client::SchedulerServiceClient;
+use proto::{
+    Filter, FindIdleWorkersRequest, FindOptions, FindWorkersWithModelRequest, GetHiveRequest, GetWorkerRequest,
+    IdleBasis, ListHivesRequest, ListWorkersRequest, ListWorkersResponse, Worker,
+};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+fn names(workers: &[Worker]) -> Vec<String> {
+    workers
+        .iter()
+        .filter_map(|worker| worker.spec.as_ref())
+        .map(|spec| format!("{}/{}", spec.hive, spec.instance))
+        .collect()
+}
+
+async fn three_workers() -> (Running, Session, FleetServiceClient<Channel>) {
+    let queen = Running::start(|_| {}).await;
+    let mut session = Session::open(&queen, hive("box")).await.unwrap();
+    session.snapshot((1..=3).map(|slot| row("box", slot, 1.0)).collect()).await;
+    let mut fleet = FleetServiceClient::new(queen.channel().await);
+    eventually("three workers", async || (list(&mut fleet, 0, "").await.workers.len() == 3).then_some(())).await;
+    (queen, session, fleet)
+}
+
+async fn list(fleet: &mut FleetServiceClient<Channel>, page_size: i32, token: &str) -> ListWorkersResponse {
+    let request = ListWorkersRequest { filter: None, page_size, page_token: token.into() };
+    fleet.list_workers(request).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_in_the_order_of_names() {
+    let (_queen, _session, mut fleet) = three_workers().await;
+    let first = list(&mut fleet, 2, "").await;
+    assert_eq!(names(&first.workers), ["box/1", "box/2"]);
+    let second = list(&mut fleet, 2, &first.next_page_token).await;
+    assert_eq!((names(&second.workers), second.next_page_token.as_str()), (vec!["box/3".to_owned()], ""));
+    assert!(second.revision.contains(':'));
+    let coverage = second.coverage.unwrap();
+    assert_eq!((coverage.hives_known, coverage.hives_live), (1, 1));
+    assert!(coverage.queen_uptime.is_some() && second.workers[0].age.is_some());
+    let hives = fleet.list_hives(ListHivesRequest::default()).await.unwrap().into_inner();
+    assert_eq!((hives.hives.len(), hives.hives[0].worker_count, hives.next_page_token.as_str()), (1, 3, ""));
+}
+
+#[tokio::test]
+async fn one_worker_or_hive_is_found_by_its_name() {
+    let (_queen, _session, mut fleet) = three_workers().await;
+    let worker = fleet.get_worker(GetWorkerRequest { name: "box/llm/2".into() }).await.unwrap().into_inner().worker;
+    assert_eq!(names(worker.as_slice()), ["box/2"]);
+    assert!(fleet.get_hive(GetHiveRequest { id: "box".into() }).await.is_ok());
+    let code = |answer: Result<(), Status>| answer.unwrap_err().code();
+    let worker = |name: &str| GetWorkerRequest { name: name.into() };
+    assert_eq!(code(fleet.get_worker(worker("box/llm/9")).await.map(drop)), Code::NotFound);
+    assert_eq!(code(fleet.get_worker(worker("llm/1")).await.map(drop)), Code::InvalidArgument);
+    assert_eq!(code(fleet.get_hive(GetHiveRequest { id: "den".into() }).await.map(drop)), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_bad_field_is_named() {
+    let (queen, _session, mut fleet) = three_workers().await;
+    let mut scheduler = SchedulerServiceClient::new(queen.channel().await);
+    let named = |status: Status| {
+        assert_eq!(status.code(), Code::InvalidArgument);
+        status.get_details_bad_request().unwrap().field_violations.remove(0).field
+    };
+    let request = ListWorkersRequest { page_size: -1, ..ListWorkersRequest::default() };
+    assert_eq!(named(fleet.list_workers(request).await.unwrap_err()), "page_size");
+    let filter = Some(Filter { hive: "No Such".into(), ..Filter::default() });
+    let request = ListWorkersRequest { filter, ..ListWorkersRequest::default() };
+    assert_eq!(named(fleet.list_workers(request).await.unwrap_err()), "filter.hive");
+    let max_age = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+    let options = Some(FindOptions { max_age, ..FindOptions::default() });
+    let request = FindIdleWorkersRequest { options, basis: 0 };
+    assert_eq!(named(scheduler.find_idle_workers(request).await.unwrap_err()), "options.max_age");
+    let request = FindIdleWorkersRequest { options: None, basis: 9 };
+    assert_eq!(named(scheduler.find_idle_workers(request).await.unwrap_err()), "basis");
+    let request = FindWorkersWithModelRequest::default();
+    assert_eq!(named(scheduler.find_workers_with_model(request).await.unwrap_err()), "model");
+}
+
+#[tokio::test]
+async fn finds_answer_over_the_wire() {
+    let (queen, _session, _fleet) = three_workers().await;
+    let mut scheduler = SchedulerServiceClient::new(queen.channel().await);
+    let request = FindIdleWorkersRequest { options: None, basis: IdleBasis::Gpu.into() };
+    let idle = scheduler.find_idle_workers(request).await.unwrap().into_inner();
+    assert_eq!((names(&idle.workers).len(), idle.coverage.unwrap().hives_live), (3, 1));
+    let auto = scheduler.find_idle_workers(FindIdleWorkersRequest::default()).await.unwrap().into_inner();
+    assert!(auto.workers.is_empty(), "nobody said that they are idle");
+    let request = FindWorkersWithModelRequest { model: "model-2".into(), ..Default::default() };
+    let found = scheduler.find_workers_with_model(request).await.unwrap().into_inner();
+    assert_eq!(names(&found.workers), ["box/2"]);
+}
