@@ -33,6 +33,16 @@ enum End {
     Told(Status),
 }
 
+/// Where a reader that could not go on for now stands.
+enum Reached {
+    /// At the tip.
+    Tip,
+    /// Where its class stood at this flush; there is more already.
+    Flush,
+    /// Behind removals that have been forgotten.
+    Behind,
+}
+
 /// Where a watcher begins.
 #[derive(Debug)]
 enum Begin {
@@ -102,8 +112,7 @@ impl Watcher {
                     Err(_) => Err(stopping()),
                 },
                 () = flush => {
-                    due = None;
-                    self.drain().await
+                    self.drain().await.map(|current| due = (!current).then(|| self.next_flush()))
                 }
                 changed = self.changes.changed(), if due.is_none() => {
                     due = Some(self.next_flush());
@@ -132,7 +141,7 @@ impl Watcher {
         loop {
             self.place = self.shared.fleet.feed().start();
             self.send(encode(Event::SnapshotBegin(SnapshotBegin { reason: reason.into() }))).await?;
-            if self.read_to_tip().await? {
+            if !matches!(self.read_on(false).await?, Reached::Behind) {
                 break;
             }
             reason = SnapshotReason::FellBehind;
@@ -142,24 +151,32 @@ impl Watcher {
         self.send(encode(Event::SnapshotEnd(SnapshotEnd { revision }))).await
     }
 
-    /// Everything that is new.
-    async fn drain(&mut self) -> Result<(), End> {
-        if self.read_to_tip().await? { Ok(()) } else { self.snapshot(SnapshotReason::FellBehind).await }
+    /// Everything that is new. False when there is more for the next flush.
+    async fn drain(&mut self) -> Result<bool, End> {
+        match self.read_on(true).await? {
+            Reached::Tip => Ok(true),
+            Reached::Flush => Ok(false),
+            Reached::Behind => self.snapshot(SnapshotReason::FellBehind).await.map(|()| false),
+        }
     }
 
-    /// False when removals that this watcher has not seen have been forgotten.
-    async fn read_to_tip(&mut self) -> Result<bool, End> {
+    /// Sends message after message. `whole`: the watcher holds everything up to its place, so bookmarks may come in
+    /// between, however long this takes.
+    async fn read_on(&mut self, whole: bool) -> Result<Reached, End> {
         loop {
             match self.shared.fleet.feed().read(&mut self.place, self.filter.as_ref(), MESSAGE_BYTES) {
-                Read::Behind => return Ok(false),
-                Read::Page { message, more } => {
+                Read::Behind => return Ok(Reached::Behind),
+                Read::Page { message, more, later } => {
                     if let Some(message) = message {
                         self.send(message).await?;
                     }
                     if !more {
-                        return Ok(true);
+                        return Ok(if later { Reached::Flush } else { Reached::Tip });
                     }
                 }
+            }
+            if whole && self.bookmarks.has_changed().is_ok_and(|new| new) {
+                self.bookmark().await?;
             }
             // A filter that matches little reads on without sending; others shall have their turn.
             tokio::task::yield_now().await;

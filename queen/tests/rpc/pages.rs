@@ -4,6 +4,7 @@ use crate::harness::{PATIENCE, Running, Session, eventually, hive, row};
 use prost::Message;
 use proto::{ListWorkersRequest, ListWorkersResponse};
 use queen::{BindError, Config, Queen};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -136,4 +137,16 @@ async fn an_address_that_cannot_be_had_is_explained() {
     let error = Queen::bind(Config { listen: first.address, ..Config::default() }).await.unwrap_err();
     let sentence = error.to_string();
     assert!(sentence.contains(&first.address.to_string()) && sentence.contains("taken"), "{sentence}");
+}
+
+#[tokio::test]
+async fn s2_a_peer_that_answers_no_ping_is_cut_within_five_seconds() {
+    let queen = Running::start(|_| {}).await;
+    let mut stream = TcpStream::connect(queen.address).await.unwrap();
+    // The preface and empty settings of HTTP/2; then nothing is ever answered.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let began = Instant::now();
+    let _reset_or_end = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.unwrap();
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(6), "{took:?}");
 }

@@ -47,12 +47,15 @@ impl Place {
 /// What a reader gets.
 #[derive(Debug)]
 pub enum Read {
-    /// The next message, if there is anything to tell; `more` when the tip has not been reached.
+    /// The next message, if there is anything to tell.
     Page {
         /// A `WatchResponse` with an `Update`.
         message: Option<Bytes>,
-        /// Read again at once.
+        /// It was cut at its size: read again at once.
         more: bool,
+        /// It is a message that others were sent before, and something has happened since: read again at the next
+        /// flush.
+        later: bool,
     },
     /// Removals that the watcher has not seen have been forgotten: it needs a snapshot.
     Behind,
@@ -65,6 +68,7 @@ pub(super) struct Page {
     beats: u64,
     hint: Option<Key>,
     message: Option<Bytes>,
+    cut: bool,
 }
 
 struct Gathered {
@@ -73,6 +77,7 @@ struct Gathered {
     beats: u64,
     hint: Option<Key>,
     conflated: u64,
+    cut: bool,
 }
 
 impl Feed {
@@ -91,28 +96,23 @@ impl Feed {
     pub fn read(&self, place: &mut Place, filter: Option<&Filter>, max_bytes: usize) -> Read {
         let from = (place.cursor, place.beats, place.snapshot);
         let shared = filter.is_none().then(|| self.shared(from)).flatten();
-        let (page, more) = {
-            let inner = self.lock();
-            if inner.forgotten > place.cursor.max(place.begun) {
-                return Read::Behind;
-            }
-            let tip = (inner.revision, inner.beat);
-            // A page from before a removal that has been forgotten shows what nobody will take back any more.
-            match shared.filter(|page| page.upper >= inner.forgotten) {
-                Some(page) => {
-                    let more = (page.upper, page.beats) != tip;
-                    (page, more)
-                }
-                None => {
-                    let gathered = inner.gather(place, filter, max_bytes);
-                    drop(inner);
-                    let more = (gathered.upper, gathered.beats) != tip;
-                    (self.assemble(from, gathered, filter.is_none()), more)
-                }
+        let inner = self.lock();
+        if inner.forgotten > place.cursor.max(place.begun) {
+            return Read::Behind;
+        }
+        let tip = (inner.revision, inner.beat);
+        // A page from before a removal that has been forgotten shows what nobody will take back any more.
+        let page = match shared.filter(|page| page.upper >= inner.forgotten) {
+            Some(page) => page,
+            None => {
+                let gathered = inner.gather(place, filter, max_bytes);
+                drop(inner);
+                self.assemble(from, gathered, filter.is_none())
             }
         };
         (place.cursor, place.beats, place.hint) = (page.upper, page.beats, page.hint);
-        Read::Page { message: page.message.clone(), more }
+        let later = !page.cut && (page.upper, page.beats) != tip;
+        Read::Page { message: page.message.clone(), more: page.cut, later }
     }
 
     fn shared(&self, from: (u64, u64, bool)) -> Option<Arc<Page>> {
@@ -123,8 +123,8 @@ impl Feed {
     fn assemble(&self, from: (u64, u64, bool), gathered: Gathered, share: bool) -> Arc<Page> {
         let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(gathered.upper), &gathered));
         let share = share && message.is_some();
-        let Gathered { upper, beats, hint, .. } = gathered;
-        let page = Arc::new(Page { from, upper, beats, hint, message });
+        let Gathered { upper, beats, hint, cut, .. } = gathered;
+        let page = Arc::new(Page { from, upper, beats, hint, message, cut });
         if share {
             let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
             if pages.len() >= SHARED {
@@ -166,7 +166,8 @@ impl Inner {
             None => (upper - place.cursor).saturating_sub(scanned as u64),
             Some(_) => merged,
         };
-        Gathered { parts, upper, beats, hint, conflated }
+        let cut = (upper, beats) != (self.revision, self.beat);
+        Gathered { parts, upper, beats, hint, conflated, cut }
     }
 
     /// Adds what is new among the beats; answers how far it got.

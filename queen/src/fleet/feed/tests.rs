@@ -49,7 +49,7 @@ impl Bench {
     fn page(&self, place: &mut Place, filter: Option<&Filter>, max: usize, mirror: &mut Mirror) -> Option<bool> {
         match self.feed.read(place, filter, max) {
             Read::Behind => None,
-            Read::Page { message, more } => {
+            Read::Page { message, more, .. } => {
                 if let Some(message) = message {
                     mirror.apply(WatchResponse::decode(message).unwrap());
                 }
@@ -261,4 +261,20 @@ fn an_idle_fleet_beats_and_changes_nothing() {
     bench.feed.write(bench.now).beat(None, &Arc::from("box"), object::beat(&beat));
     bench.tip(&mut place, None, &mut mirror);
     assert_eq!((mirror.revision, mirror.workers, mirror.beats["box"].sequence), (revision, workers, 3));
+}
+
+#[test]
+fn a_shared_message_does_not_hide_what_came_after_it() {
+    let mut bench = Bench::new();
+    bench.put(1, "m", 2);
+    let (mut first, mut second) = (bench.feed.start(), bench.feed.start());
+    let read = |place: &mut Place| match bench.feed.read(place, None, 400) {
+        Read::Page { message, more, later } => (message.unwrap(), more, later),
+        Read::Behind => panic!("behind"),
+    };
+    let (message, more, later) = read(&mut first);
+    assert!(!more && !later);
+    bench.feed.write(bench.now).beat(None, &Arc::from("box"), object::beat(&proto::HiveBeat::default()));
+    assert_eq!(read(&mut second), (message, false, true));
+    assert!(matches!(read(&mut second), (_, false, false)));
 }
