@@ -1,6 +1,7 @@
 //! Where this hive may make cgroups, and what the kernel lets it do there. Found by trying, not by versions.
 
 use super::write;
+use nix::unistd::{AccessFlags, access};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,15 +51,16 @@ impl Ground {
         let mut ground = Self { root: None, level: proto::PlacementLevel::Process, reasons: Vec::new(), refusal: None };
         for parent in candidates(cgroup_root, proc_root) {
             let root = parent.join(slice);
-            match claim(&root) {
-                Ok(()) => {
-                    ground.reasons.clear();
-                    ground.refusal = None;
-                    ground.survey(&parent, root);
+            match claim(&root, proc_root) {
+                Ok(()) if ground.survey(&parent, &root) => {
+                    ground.root = Some(root);
                     return ground;
                 }
-                Err((path, error)) => ground.refuse(path, &error),
+                Ok(()) => {}
+                Err(refusal) => ground.refuse(refusal),
             }
+            // Of no use, and not to be left behind; one that others use stays.
+            let _ = fs::remove_dir(&root);
         }
         if ground.reasons.is_empty() {
             ground.reasons.push(format!(
@@ -69,25 +71,32 @@ impl Ground {
         ground
     }
 
-    fn survey(&mut self, parent: &Path, root: PathBuf) {
+    /// Passes the controllers on and sees what a cgroup in the slice is good for; `false`: for nothing.
+    fn survey(&mut self, parent: &Path, root: &Path) -> bool {
         let mut failures = Vec::new();
-        for directory in [parent, &root] {
+        for directory in [parent, root] {
             for controller in CONTROLLERS {
                 if let Err(error) = enable(directory, controller) {
                     failures.push((controller, directory.join("cgroup.subtree_control"), error));
                 }
             }
         }
-        self.level = proto::PlacementLevel::Cgroup;
         let probe = root.join(PROBE);
-        let made = fs::create_dir(&probe);
-        if let Err(error) = &made
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            self.refuse(probe, error);
-            self.level = proto::PlacementLevel::Process;
-            return;
+        match fs::create_dir(&probe) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                self.refuse(Refusal { what: "made", path: probe, source });
+                return false;
+            }
+            _ => {}
         }
+        let usable = takes_processes(&probe);
+        if let Err(source) = usable {
+            let _ = fs::remove_dir(&probe);
+            self.refuse(Refusal { what: "entered", path: probe, source });
+            return false;
+        }
+        self.reasons.clear();
+        self.refusal = None;
         let mut missing = 0;
         for (file, controller) in LIMIT_FILES {
             let Err(error) = fs::metadata(probe.join(file)) else { continue };
@@ -99,42 +108,83 @@ impl Ground {
                 None => self.reasons.push(format!("{file} is not available below {}: {error}", root.display())),
             }
         }
-        if missing == 0 {
-            self.level = proto::PlacementLevel::Full;
-        }
+        self.level = if missing == 0 { proto::PlacementLevel::Full } else { proto::PlacementLevel::Cgroup };
         // A probe of plain files, as tests make one, stays.
         let _ = fs::remove_dir(&probe);
-        self.root = Some(root);
+        true
     }
 
-    fn refuse(&mut self, path: PathBuf, error: &io::Error) {
-        self.reasons.push(format!("cgroups cannot be made: {}: {error}", path.display()));
-        self.refusal.get_or_insert((path, error.raw_os_error().unwrap_or(libc::EIO)));
+    fn refuse(&mut self, Refusal { what, path, source }: Refusal) {
+        self.reasons.push(format!("cgroups cannot be {what}: {}: {source}", path.display()));
+        self.refusal.get_or_insert((path, source.raw_os_error().unwrap_or(libc::EIO)));
     }
 }
 
-/// Passes one controller on to the cgroups below `directory`. ENOENT: the kernel does not offer it here.
+/// Why a place is no ground for workers.
+struct Refusal {
+    /// What cgroups there cannot be.
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Passes one controller on to the cgroups below `directory`. ENOENT: the kernel does not offer it here; EBUSY:
+/// processes live in the directory itself.
 pub fn enable(directory: &Path, controller: &str) -> io::Result<()> {
     let control = directory.join("cgroup.subtree_control");
     if lists(&control, controller)? {
         return Ok(());
     }
+    // The kernel itself refuses memory and io then, but lets cpu and pids through, after which no cgroup below can
+    // take a process any more ("domain invalid"). Only the top, which has no type, may have both.
+    let inhabited = directory.join("cgroup.type").exists()
+        && fs::read_to_string(directory.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty());
+    if inhabited {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
     write(&control, &format!("+{controller}"))
+}
+
+/// EOPNOTSUPP where a controller was passed on over the heads of processes.
+fn takes_processes(directory: &Path) -> io::Result<()> {
+    match fs::read_to_string(directory.join("cgroup.type")) {
+        Ok(kind) if kind.trim() == "domain invalid" => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        _ => Ok(()),
+    }
 }
 
 fn lists(path: &Path, controller: &str) -> io::Result<bool> {
     Ok(fs::read_to_string(path)?.split_whitespace().any(|name| name == controller))
 }
 
-/// Makes the slice's directory and sees whether the hive may make others in it.
-fn claim(root: &Path) -> Result<(), (PathBuf, io::Error)> {
-    let at = |error: io::Error| (root.to_owned(), error);
+/// Makes the slice's directory and sees whether the hive may make others in it and put its children there.
+fn claim(root: &Path, proc_root: &Path) -> Result<(), Refusal> {
+    let made = |source: io::Error| Refusal { what: "made", path: root.to_owned(), source };
     match fs::create_dir(root) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(made(error)),
         _ => {}
     }
-    nix::unistd::access(root, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)
-        .map_err(|errno| at(errno.into()))
+    access(root, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| made(errno.into()))?;
+    let Some(gate) = gate(root, proc_root) else { return Ok(()) };
+    access(&gate, AccessFlags::W_OK).map_err(|errno| Refusal { what: "entered", path: gate, source: errno.into() })
+}
+
+/// The file that the hive must be able to write to for a child of its own to begin below `root`: the `cgroup.procs` of
+/// the nearest cgroup above both. `None` where that cannot be told.
+fn gate(root: &Path, proc_root: &Path) -> Option<PathBuf> {
+    let (mount, own) = own_directory(proc_root);
+    let (mount, own) = (mount?, own?);
+    let shared = own.ancestors().find(|above| root.starts_with(above) && above.starts_with(&mount))?;
+    Some(shared.join("cgroup.procs"))
+}
+
+/// Where cgroup v2 is mounted, and the hive's own directory below that.
+fn own_directory(proc_root: &Path) -> (Option<PathBuf>, Option<PathBuf>) {
+    let mounts = fs::read_to_string(proc_root.join("self/mountinfo")).unwrap_or_default();
+    let Some(mount) = cgroup2_mount(&mounts) else { return (None, None) };
+    let own = fs::read_to_string(proc_root.join("self/cgroup")).unwrap_or_default();
+    let own = own_cgroup(&own).map(|path| mount.join(path));
+    (Some(mount), own)
 }
 
 /// The directories that may hold the slice, best first.
@@ -142,13 +192,9 @@ fn candidates(cgroup_root: Option<&Path>, proc_root: &Path) -> Vec<PathBuf> {
     if let Some(root) = cgroup_root {
         return vec![root.to_owned()];
     }
-    let mounts = fs::read_to_string(proc_root.join("self/mountinfo")).unwrap_or_default();
-    let Some(mount) = cgroup2_mount(&mounts) else { return Vec::new() };
-    let own = fs::read_to_string(proc_root.join("self/cgroup")).unwrap_or_default();
-    let mut found = vec![mount.clone()];
-    if let Some(path) = own_cgroup(&own) {
-        found.push(mount.join(path));
-    }
+    let (mount, own) = own_directory(proc_root);
+    let mut found: Vec<PathBuf> = mount.into_iter().chain(own).collect();
+    found.dedup();
     found
 }
 
@@ -161,10 +207,10 @@ fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
     })
 }
 
-/// The hive's own v2 cgroup, relative to the mount; `None` when that is the top or lies outside the mount.
+/// The hive's own v2 cgroup, relative to the mount; empty: the top; `None` when it lies outside the mount.
 fn own_cgroup(text: &str) -> Option<&str> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    (!path.is_empty() && !path.split('/').any(|part| part == "..")).then_some(path)
+    (!path.split('/').any(|part| part == "..")).then_some(path)
 }
 
 #[cfg(test)]
@@ -179,7 +225,7 @@ mod tests {
         assert_eq!(cgroup2_mount(mounts), Some(PathBuf::from("/sys/fs/cgroup/uni fied")));
         assert_eq!(cgroup2_mount(""), None);
         assert_eq!(own_cgroup("9:name=systemd:/\n0::/user.slice/u.service\n"), Some("user.slice/u.service"));
-        assert_eq!(own_cgroup("0::/\n"), None);
+        assert_eq!(own_cgroup("0::/\n"), Some(""));
         assert_eq!(own_cgroup("0::/../x\n"), None);
     }
 
@@ -224,6 +270,54 @@ mod tests {
         fs::write(&control, "").unwrap();
         enable(top.path(), "cpu").unwrap();
         assert_eq!(fs::read_to_string(&control).unwrap(), "+cpu");
+    }
+
+    #[test]
+    fn controllers_are_not_passed_on_over_the_heads_of_processes() {
+        let top = tempfile::tempdir().unwrap();
+        let control = top.path().join("cgroup.subtree_control");
+        fs::write(&control, "").unwrap();
+        fs::write(top.path().join("cgroup.procs"), "12\n").unwrap();
+        fs::write(top.path().join("cgroup.type"), "domain\n").unwrap();
+        assert_eq!(enable(top.path(), "cpu").unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        assert_eq!(fs::read_to_string(&control).unwrap(), "");
+        // The top of the hierarchy has no type, and may have processes beside controllers.
+        fs::remove_file(top.path().join("cgroup.type")).unwrap();
+        enable(top.path(), "cpu").unwrap();
+    }
+
+    #[test]
+    fn a_ground_that_takes_no_processes_is_none() {
+        let top = tempfile::tempdir().unwrap();
+        let probe = top.path().join("t.slice").join(PROBE);
+        fs::create_dir_all(&probe).unwrap();
+        fs::write(probe.join("cgroup.type"), "domain invalid\n").unwrap();
+        let ground = Ground::discover("t.slice", Some(top.path()), Path::new("/proc"));
+        assert_eq!((ground.level, ground.root), (proto::PlacementLevel::Process, None));
+        assert!(ground.reasons[0].contains("cannot be entered"), "{:?}", ground.reasons);
+    }
+
+    #[test]
+    fn a_ground_behind_a_closed_gate_is_none() {
+        let top = tempfile::tempdir().unwrap();
+        let (proc_root, mount) = (top.path().join("proc"), top.path().join("cgroup"));
+        fs::create_dir_all(proc_root.join("self")).unwrap();
+        fs::create_dir_all(mount.join("given/hive")).unwrap();
+        let mounts = format!("41 31 0:38 / {} rw - cgroup2 cgroup2 rw\n", mount.display());
+        fs::write(proc_root.join("self/mountinfo"), mounts).unwrap();
+        fs::write(proc_root.join("self/cgroup"), "0::/session\n").unwrap();
+        let given = mount.join("given");
+        // The gate is missing here because root may write to every file that exists.
+        let ground = Ground::discover("t.slice", Some(&given), &proc_root);
+        assert_eq!((ground.level, ground.root), (proto::PlacementLevel::Process, None));
+        let gate = mount.join("cgroup.procs");
+        assert!(ground.reasons[0].contains(&format!("entered: {}", gate.display())), "{:?}", ground.reasons);
+        assert!(!given.join("t.slice").exists());
+        // From inside of what was given there is no need to pass the top.
+        fs::write(given.join("cgroup.procs"), "").unwrap();
+        fs::write(proc_root.join("self/cgroup"), "0::/given/hive\n").unwrap();
+        let ground = Ground::discover("t.slice", Some(&given), &proc_root);
+        assert_eq!(ground.level, proto::PlacementLevel::Cgroup, "{:?}", ground.reasons);
     }
 
     #[test]
