@@ -2,6 +2,7 @@
 
 mod backoff;
 pub mod columns;
+pub mod gpus;
 mod name;
 pub mod stop;
 mod time;

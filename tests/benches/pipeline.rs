@@ -2,13 +2,15 @@
 //! They print numbers beside the document's targets; the other two are in `hive/benches/collect.rs`.
 
 use common::columns::{Change, Quanta, encode};
+use common::gpus::pack;
 use harness::{Scene, Watcher};
 use prost::Message;
 use proto::push_telemetry_request::Frame;
-use proto::{Batch, GpuUse, ProcessStats, PushTelemetryRequest, SlotGpus, WatchRequest};
+use proto::{Batch, Gpu, GpuUse, ProcessStats, PushTelemetryRequest, WatchRequest};
 use std::time::{Duration, Instant};
 
 const WORKERS: u32 = 100;
+const GPUS: u64 = 8;
 const SEED: u64 = 0x5eed;
 
 /// A small multiplicative generator, so that every run measures the same batch.
@@ -41,15 +43,20 @@ fn stats(random: &mut Random, ours: bool, before: Option<&ProcessStats>) -> Proc
         stats.activity = 1 + random.below(2) as i32;
         stats.activity_basis = 2;
         stats.gpu_sample_state = 1;
-        let uuid = format!("GPU-{:032x}", random.below(u64::MAX >> 33));
+        let uuid = gpu(random.below(GPUS));
         stats.gpus = vec![GpuUse { uuid, util_pct: stats.gpu_util_pct, vram_bytes: stats.vram_bytes }];
     }
     stats
 }
 
+fn gpu(index: u64) -> String {
+    format!("GPU-{index:032x}")
+}
+
 /// Bytes of the frame, with its five bytes of gRPC framing, in which `share` percent of the workers changed.
 fn frame_bytes(share: u64, ours: bool) -> usize {
     let mut random = Random(SEED);
+    let told: Vec<Gpu> = (0..GPUS).map(|i| Gpu { uuid: gpu(i), ..Gpu::default() }).collect();
     let mut gpus = Vec::new();
     let changes: Vec<Change> = (1..=WORKERS)
         .filter_map(|slot| {
@@ -57,7 +64,7 @@ fn frame_bytes(share: u64, ours: bool) -> usize {
             let after = stats(&mut random, ours, Some(&before));
             let changed = u64::from(slot) * share % 100 < share;
             if changed && ours {
-                gpus.push(SlotGpus { slot, gpus: after.gpus.clone() });
+                gpus.push(pack(slot, &told, &after.gpus));
             }
             changed.then(|| Change { slot, before: Quanta::of(&before), after: Quanta::of(&after) })
         })

@@ -79,6 +79,15 @@ mod tests {
     }
 
     #[test]
+    fn collect_parses_cmdline() {
+        let kernel = b"llm-worker\0--model\0llama-3.2-1b\0--port\x008080\0";
+        let text = std::str::from_utf8(kernel).unwrap();
+        let command: Vec<String> = text.split_terminator('\0').map(str::to_owned).collect();
+        assert_eq!(names(&command, None), ["llama-3.2-1b"]);
+        assert!(names(&command[..1], None).is_empty(), "no flag, no model");
+    }
+
+    #[test]
     fn each_engine_names_its_model_in_its_own_way() {
         let table = [
             ("llm-worker --model llama-3.2-1b --port 8080", "llama-3.2-1b"),

@@ -182,7 +182,15 @@ impl KnownHive {
             None => Unpacked::default(),
         };
         let unsampled = columns::slots(&batch.failed_slot_gaps).map_err(resync)?;
-        let mut gpus: Vec<(u32, Vec<GpuUse>)> = batch.gpus.into_iter().map(|row| (row.slot, row.gpus)).collect();
+        let mut gpus = Vec::with_capacity(batch.gpus.len());
+        for packed in batch.gpus {
+            let slot = packed.slot;
+            let rows = common::gpus::unpack(&self.info.gpus, packed);
+            gpus.push((
+                slot,
+                rows.ok_or_else(|| Refusal::Resync(format!("slot {slot} uses a GPU that was never told")))?,
+            ));
+        }
         let lies: u64 = gpus.iter_mut().map(|(_, gpus)| row::clean_gpus(gpus)).sum();
         let named = batch.removed_slots.iter().chain(&unsampled).copied().chain(gpus.iter().map(|(slot, _)| *slot));
         if let Some(slot) = named.into_iter().find(|slot| quanta(*slot).is_none()) {

@@ -85,7 +85,7 @@ impl Handed {
                         }
                         if stats.gpus != known.gpus {
                             known.gpus.clone_from(&stats.gpus);
-                            batch.gpus.push(proto::SlotGpus { slot: member.slot, gpus: stats.gpus.clone() });
+                            batch.gpus.push(common::gpus::pack(member.slot, &self.hive.gpus, &stats.gpus));
                         }
                     }
                     None => failed.push(member.slot),

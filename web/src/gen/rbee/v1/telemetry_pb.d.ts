@@ -438,9 +438,16 @@ export declare type SlotGpus = Message<"rbee.v1.SlotGpus"> & {
   slot: number;
 
   /**
+   * GPUs that the hive's record does not have yet, in full.
+   *
    * @generated from field: repeated rbee.v1.GpuUse gpus = 2;
    */
   gpus: GpuUse[];
+
+  /**
+   * @generated from field: repeated rbee.v1.GpuCell cells = 3;
+   */
+  cells: GpuCell[];
 };
 
 /**
@@ -448,6 +455,40 @@ export declare type SlotGpus = Message<"rbee.v1.SlotGpus"> & {
  * Use `create(SlotGpusSchema)` to create a new message.
  */
 export declare const SlotGpusSchema: GenMessage<SlotGpus>;
+
+/**
+ * A worker's use of one GPU of its hive.
+ *
+ * @generated from message rbee.v1.GpuCell
+ */
+export declare type GpuCell = Message<"rbee.v1.GpuCell"> & {
+  /**
+   * Position in the hive's list of GPUs as it was told before this frame.
+   *
+   * @generated from field: uint32 position = 1;
+   */
+  position: number;
+
+  /**
+   * Tenths of a percent.
+   *
+   * @generated from field: optional uint32 util = 2;
+   */
+  util?: number | undefined;
+
+  /**
+   * Pages of 4 KiB, rounded up.
+   *
+   * @generated from field: optional uint64 vram = 3;
+   */
+  vram?: bigint | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.GpuCell.
+ * Use `create(GpuCellSchema)` to create a new message.
+ */
+export declare const GpuCellSchema: GenMessage<GpuCell>;
 
 /**
  * Served by the queen, called by hives.
