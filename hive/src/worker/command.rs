@@ -6,6 +6,8 @@ const SHOWN_MAX: usize = 4096;
 const MASK: &str = "***";
 /// Tokens of well-known services begin like this.
 const TOKEN_PREFIXES: [&str; 4] = ["hf_", "sk-", "ghp_", "nvapi-"];
+/// What may stand around the words of a script.
+const QUOTES: [char; 4] = ['"', '\'', ';', '&'];
 /// Shorter words with such a beginning are ordinary words.
 const TOKEN_MIN: usize = 10;
 
@@ -21,14 +23,15 @@ pub fn shown(command: &[String]) -> Vec<String> {
     let mut secret_next = false;
     for argument in command {
         let masked = if secret_next { MASK.to_owned() } else { mask(argument) };
-        secret_next = !secret_next && argument.starts_with('-') && !argument.contains('=') && is_secret(argument);
-        if masked.len() > left {
+        secret_next = !secret_next && is_secret_flag(argument);
+        // Each costs something, even an empty one: a million of them would be too many for the wire.
+        if masked.len() >= left {
             let room = left.saturating_sub("…".len());
             let end = (0..=room.min(masked.len())).rev().find(|at| masked.is_char_boundary(*at)).unwrap_or(0);
             shown.push(format!("{}…", &masked[..end]));
             break;
         }
-        left -= masked.len();
+        left -= masked.len() + 1;
         shown.push(masked);
     }
     shown
@@ -54,8 +57,37 @@ fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// Masks `KEY=value`, `--token=value`, a header's value, `user:password@` and well-known tokens.
+/// Masks the secrets of one argument. A script handed to a shell is an argument too, so its words are looked at as
+/// well: what stands between them stays as it is.
 fn mask(argument: &str) -> String {
+    let whole = mask_whole(argument);
+    if whole != argument || !argument.contains(char::is_whitespace) {
+        return whole;
+    }
+    let mut text = String::with_capacity(argument.len());
+    let mut secret_next = false;
+    for piece in argument.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end();
+        let bare = word.trim_matches(QUOTES);
+        if bare.is_empty() {
+            text.push_str(piece);
+            continue;
+        }
+        let masked = if secret_next { MASK.to_owned() } else { mask_whole(bare) };
+        text.push_str(&word.replacen(bare, &masked, 1));
+        text.push_str(&piece[word.len()..]);
+        secret_next = !secret_next && is_secret_flag(bare);
+    }
+    text
+}
+
+/// Whether the next argument is a secret.
+fn is_secret_flag(argument: &str) -> bool {
+    argument.starts_with('-') && !argument.contains('=') && is_secret(argument)
+}
+
+/// Masks `KEY=value`, `--token=value`, a header's value, `user:password@` and well-known tokens.
+fn mask_whole(argument: &str) -> String {
     if let Some((key, value)) = argument.split_once('=')
         && !value.is_empty()
         && !key.contains(char::is_whitespace)
@@ -152,6 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn b4_secrets_in_a_script_are_masked() {
+        let script = "export MY_TOKEN=abc; exec w --api-key 'def' --port 1 --password=ghi; true";
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let wanted = "export MY_TOKEN=***; exec w --api-key '***' --port 1 --password=***; true";
+        assert_eq!(shown(&command)[2], wanted);
+        let plain = "while  :; do\n sleep 1; done &";
+        assert_eq!(shown(&[plain.to_owned()]), [plain]);
+    }
+
+    #[test]
     fn ordinary_arguments_stay_as_they_are() {
         for text in
             ["w --max-tokens 100", "w --tokenizer x", "w --model=a sk-1", "task-force-delta-nine", "a=b", "--key k"]
@@ -166,6 +208,8 @@ mod tests {
         let long = shown(&["w".to_owned(), "ä".repeat(5000), "z".to_owned()]);
         assert_eq!(long.len(), 2);
         assert!(long.concat().len() <= SHOWN_MAX && long[1].ends_with('…'));
+        let many = shown(&vec![String::new(); 60_000]);
+        assert!(many.len() <= SHOWN_MAX + 1 && many.last().unwrap() == "…");
     }
 
     #[test]

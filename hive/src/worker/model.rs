@@ -3,6 +3,8 @@
 /// Flags whose value names the model, the most trusted first. `-m` has a rule of its own.
 const FLAGS: [&str; 9] =
     ["--served-model-name", "--alias", "--model", "-m", "--hf-repo", "-hf", "-hfr", "--model-path", "--model-id"];
+/// Longer names, in bytes, are not names: a worker's description has to fit on the wire.
+const NAME_MAX: usize = 256;
 /// More names than this are not kept.
 const NAMES_MAX: usize = 8;
 
@@ -64,7 +66,8 @@ fn basename(path: &str) -> &str {
 
 fn keep(name: &str, found: &mut Vec<String>) {
     let name = name.trim();
-    if !name.is_empty() && found.len() < NAMES_MAX && !found.iter().any(|known| known == name) {
+    if !name.is_empty() && name.len() <= NAME_MAX && found.len() < NAMES_MAX && !found.iter().any(|known| known == name)
+    {
         found.push(name.to_owned());
     }
 }
@@ -123,5 +126,6 @@ mod tests {
         assert_eq!(names(&command, Some("b")), ["a", "b"]);
         assert_eq!(names(&command[..1], Some("b")), ["b"]);
         assert_eq!(names(&command[..1], Some("")), Vec::<String>::new());
+        assert_eq!(names(&command[..1], Some(&"b".repeat(100_000))), Vec::<String>::new());
     }
 }
