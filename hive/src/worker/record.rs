@@ -165,6 +165,10 @@ impl Records {
 fn read(path: &Path) -> io::Result<(WorkerId, Record)> {
     let record: Record = serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)?;
     let id = record.id().map_err(io::Error::other)?;
+    // A copy under another name would be the same worker twice.
+    if !path.ends_with(Path::new(id.group()).join(format!("{}.json", id.instance()))) {
+        return Err(io::Error::other(format!("it is the record of {id}")));
+    }
     Ok((id, record))
 }
 
@@ -228,6 +232,7 @@ pub(super) mod tests {
         records.write(&record("1")).unwrap();
         fs::write(state.path().join("workers/llm/2.json"), "{").unwrap();
         fs::write(state.path().join("workers/llm/.3.json"), "{").unwrap();
+        fs::copy(state.path().join("workers/llm/1.json"), state.path().join("workers/llm/4.json")).unwrap();
         assert_eq!(records.load().len(), 1);
         assert!(state.path().join("workers/llm/2.unreadable").exists());
         assert!(!state.path().join("workers/llm/.3.json").exists());
