@@ -98,6 +98,8 @@ fn mark(inner: &Inner, id: &WorkerId, by: &str) -> Option<Target> {
 
 async fn end(inner: &Inner, mut target: Target, grace: Duration) -> Result<Option<proto::ExitCause>, StopError> {
     target.signal(inner, Signal::SIGTERM);
+    // A suspended process hears nothing before it goes on.
+    target.signal(inner, Signal::SIGCONT);
     if let Some(cause) = target.wait(grace).await {
         return Ok(Some(cause));
     }

@@ -92,3 +92,18 @@ async fn a_worker_lives_until_its_last_process_is_gone() {
         assert!(session().is_empty());
     }
 }
+
+#[tokio::test]
+async fn l6_a_suspended_worker_still_ends_politely() {
+    let place = Place::new();
+    let life = place.open().await;
+    let member = life.start(request("1", &["sleep", "300"])).await.unwrap().member;
+    let pidfd = sys::open(member.footing.pid).unwrap();
+    sys::send(pidfd.as_fd(), Signal::SIGSTOP).unwrap();
+    eventually("it is suspended", || {
+        procfs::stat(Path::new("/proc"), member.footing.pid).is_ok_and(|found| found.state == b'T')
+    })
+    .await;
+    let cause = life.stop(&id("1"), LONG, "test").await.unwrap().unwrap();
+    assert_eq!(cause.signal, Some(15));
+}
