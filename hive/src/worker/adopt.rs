@@ -20,12 +20,26 @@ const RESCAN_INTERVAL: Duration = Duration::from_secs(2);
 /// Takes over every recorded worker that still lives and tells of those that do not; then looks for others.
 pub fn adopt(inner: &Arc<Inner>) {
     for (id, record) in inner.records.load() {
-        match alive(inner, &record) {
+        match alive(inner, &id, &record) {
             Some(traces) => take_over(inner, &id, &record, traces),
             None => close(inner, &id, &record),
         }
     }
     find(inner);
+    sweep(inner);
+}
+
+/// Removes the cgroups of starts that never came to a process. Only while nothing is being started.
+fn sweep(inner: &Inner) {
+    let Some(root) = &inner.ground.root else { return };
+    for (id, cgroup) in cgroup::enumerate(root) {
+        if inner.table().knows(&id) || cgroup.populated().unwrap_or(true) {
+            continue;
+        }
+        if let Err(error) = cgroup.remove() {
+            warn!(worker = %id, %error, "empty cgroup not removed");
+        }
+    }
 }
 
 /// Looks for unrecorded workers, and for logs that grew too large, for as long as the hive runs.
@@ -61,7 +75,7 @@ struct Traces {
     cgroup: Option<Cgroup>,
 }
 
-fn alive(inner: &Inner, record: &Record) -> Option<Traces> {
+fn alive(inner: &Inner, id: &WorkerId, record: &Record) -> Option<Traces> {
     if record.boot_id != inner.boot_id {
         return None;
     }
@@ -70,6 +84,11 @@ fn alive(inner: &Inner, record: &Record) -> Option<Traces> {
     let recorded = record.process.filter(|process| process.start_ticks > 0);
     let pidfd = recorded.and_then(|process| identified(inner, process.pid, process.start_ticks));
     match (&cgroup, &pidfd, record.process) {
+        // Its first process is gone and it has no cgroup: it may still be its session.
+        (None, None, Some(process)) if record.cgroup.is_none() => {
+            let goes_on = remains(inner, id, process);
+            goes_on.then_some(Traces { process, pidfd: None, cgroup: None })
+        }
         (None, None, _) => None,
         (_, _, Some(process)) => Some(Traces { process, pidfd, cgroup }),
         // The hive was killed between the start and its record: the oldest process is the first one.
@@ -80,6 +99,15 @@ fn alive(inner: &Inner, record: &Record) -> Option<Traces> {
         }
         (None, Some(_), None) => None,
     }
+}
+
+/// Whether processes of this worker go on in its session. A session of that number could by now be somebody else's, so
+/// one of them must bear the worker's name.
+fn remains(inner: &Inner, id: &WorkerId, process: Process) -> bool {
+    let root = &inner.config.proc_root;
+    let mark = life::mark(&inner.config, id);
+    let session = life::session_of(inner, process.pid, process.start_ticks);
+    session.into_iter().any(|pid| procfs::environment(root, pid).iter().any(|variable| *variable == mark.as_bytes()))
 }
 
 /// A pidfd of exactly this process: its start time is looked at after opening, so a reused pid is not taken for it.
@@ -158,7 +186,7 @@ fn close(inner: &Inner, id: &WorkerId, record: &Record) {
     inner.journal.add(id, News { kind, pid: process.pid, message: message.to_owned(), exit });
 }
 
-/// Reports populated cgroups that nobody recorded, and removes empty ones that nobody needs.
+/// Reports populated cgroups that nobody recorded.
 fn find(inner: &Arc<Inner>) {
     let Some(root) = &inner.ground.root else { return };
     for (id, cgroup) in cgroup::enumerate(root) {

@@ -58,6 +58,12 @@ pub fn start_time(start_ticks: u64) -> Option<SystemTime> {
     SystemTime::now().checked_sub(boot.saturating_sub(since_boot))
 }
 
+/// The environment that a process was executed with, one `KEY=value` each; empty where it may not be read.
+pub fn environment(root: &Path, pid: i32) -> Vec<Vec<u8>> {
+    let bytes = std::fs::read(root.join(pid.to_string()).join("environ")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+}
+
 /// A command line of one process, one argument each; empty for the kernel's own and the dead.
 pub fn command(root: &Path, pid: i32) -> Vec<Vec<u8>> {
     let bytes = std::fs::read(root.join(pid.to_string()).join("cmdline")).unwrap_or_default();

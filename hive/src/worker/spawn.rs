@@ -61,6 +61,9 @@ pub struct Spawned {
     pub site: Site,
 }
 
+/// Takes down where a worker lives and its pid.
+pub type Written<'a> = dyn FnMut(&Site, i32) -> io::Result<()> + 'a;
+
 impl Site {
     /// Makes the cgroup and writes the limits. With `required`, anything that cannot be had is an error and nothing
     /// is left behind; else it is told in the placement.
@@ -123,11 +126,12 @@ impl Site {
         Self { cgroup: None, placement, required: false }
     }
 
-    /// Starts the program here. Blocks until it is past exec. After an error nothing is left.
-    pub fn start(mut self, exec: &Exec, limits: &Limits) -> Result<Spawned, SpawnError> {
+    /// Starts the program here. Blocks until it is past exec. After an error nothing is left. `written` is told where
+    /// it lives and its pid before it executes anything; on an error of it nothing is executed.
+    pub fn start(mut self, exec: &Exec, limits: &Limits, written: &mut Written<'_>) -> Result<Spawned, SpawnError> {
         let started = match &self.cgroup {
-            Some(cgroup) => enter(cgroup, exec),
-            None => sys::start(exec, Place::Nowhere),
+            Some(cgroup) => enter(cgroup, exec, &mut |pid| written(&self, pid)),
+            None => sys::start(exec, Place::Nowhere, &mut |pid| written(&self, pid)),
         };
         let started = match (started, &self.cgroup) {
             (Err(fault), Some(cgroup)) if matches!(fault.step, Step::Clone | Step::Join) => {
@@ -137,7 +141,7 @@ impl Site {
                     return Err(SpawnError::Denied { path, source: fault.source });
                 }
                 self = Self::bare(limits, &format!("cgroup {} cannot be entered: {}", path.display(), fault.source));
-                sys::start(exec, Place::Nowhere)
+                sys::start(exec, Place::Nowhere, &mut |pid| written(&self, pid))
             }
             (started, _) => started,
         };
@@ -161,12 +165,12 @@ impl Site {
 }
 
 /// Into the cgroup: by clone3, else the child writes itself into it before exec.
-fn enter(cgroup: &Cgroup, exec: &Exec) -> Result<Child, Fault> {
+fn enter(cgroup: &Cgroup, exec: &Exec, written: &mut dyn FnMut(i32) -> io::Result<()>) -> Result<Child, Fault> {
     let directory = cgroup.directory().map_err(|source| Fault { step: Step::Join, source })?;
-    match sys::start(exec, Place::Cgroup(directory.as_fd())) {
+    match sys::start(exec, Place::Cgroup(directory.as_fd()), written) {
         Err(fault) if fault.step == Step::Clone && another_way(&fault.source) => {
             let procs = cgroup.procs().map_err(|source| Fault { step: Step::Join, source })?;
-            sys::start(exec, Place::Join(procs.as_fd()))
+            sys::start(exec, Place::Join(procs.as_fd()), written)
         }
         other => other,
     }
@@ -207,6 +211,7 @@ fn told(fault: Fault, exec: &Exec) -> SpawnError {
         Step::Streams => ("wire input and output of", text(&exec.program)),
         Step::Directory => ("enter directory", exec.directory.as_deref().map(text).unwrap_or_default()),
         Step::Exec => ("exec", text(&exec.program)),
+        Step::Record => ("write the record of", text(&exec.program)),
     };
     SpawnError::Failed { step, path, source: fault.source }
 }
@@ -242,7 +247,7 @@ mod tests {
             return;
         };
         let site = Site::prepare(&slice.ground, &id("8080"), &Limits::default(), false).unwrap();
-        let spawned = site.start(&exec("sleep", &["300"]), &Limits::default()).unwrap();
+        let spawned = site.start(&exec("sleep", &["300"]), &Limits::default(), &mut |_, _| Ok(())).unwrap();
         if let Some(cgroup) = &spawned.site.cgroup {
             assert_eq!(cgroup.path, root.join("llm/8080"));
             assert!(cgroup.path.is_dir() && cgroup.populated().unwrap());
@@ -262,7 +267,7 @@ mod tests {
         assert_eq!(site.placement.applied["cpu.max"], "200000 100000");
         assert_eq!(site.placement.level(), proto::PlacementLevel::Full);
         assert!(site.placement.not_applied.is_empty());
-        let spawned = site.start(&exec("sleep", &["300"]), &limits).unwrap();
+        let spawned = site.start(&exec("sleep", &["300"]), &limits, &mut |_, _| Ok(())).unwrap();
         // The plain directory cannot be cloned into; the child wrote itself into the file instead.
         assert_eq!(fs::read_to_string(top.path().join("t.slice/llm/8080/cgroup.procs")).unwrap(), "0");
         end(&spawned);
@@ -284,7 +289,7 @@ mod tests {
     fn spawn_returns_pid() {
         let slice = Slice::real();
         let site = Site::prepare(&slice.ground, &id("1"), &Limits::default(), false).unwrap();
-        let spawned = site.start(&exec("sleep", &["300"]), &Limits::default()).unwrap();
+        let spawned = site.start(&exec("sleep", &["300"]), &Limits::default(), &mut |_, _| Ok(())).unwrap();
         let command = fs::read(format!("/proc/{}/cmdline", spawned.child.pid)).unwrap();
         assert!(command.ends_with(b"sleep\x00300\x00"), "{command:?}");
         end(&spawned);
@@ -298,7 +303,7 @@ mod tests {
         assert_eq!(site.placement.level(), proto::PlacementLevel::Process);
         assert_eq!(site.placement.not_applied.len(), 2);
         assert!(site.placement.not_applied[0].contains("/nowhere/t.slice"), "{:?}", site.placement.not_applied);
-        end(&site.start(&exec("sleep", &["300"]), &asked).unwrap());
+        end(&site.start(&exec("sleep", &["300"]), &asked, &mut |_, _| Ok(())).unwrap());
     }
 
     #[test]
@@ -308,7 +313,7 @@ mod tests {
         let ground = Ground::discover("t.slice", Some(top.path()), Path::new("/proc"));
         let asked = limits("50%", "");
         let site = Site::prepare(&ground, &id("1"), &asked, false).unwrap();
-        let spawned = site.start(&exec("sleep", &["300"]), &asked).unwrap();
+        let spawned = site.start(&exec("sleep", &["300"]), &asked, &mut |_, _| Ok(())).unwrap();
         assert_eq!(spawned.site.placement.level(), proto::PlacementLevel::Process);
         assert!(spawned.site.placement.not_applied[0].contains("cannot be entered"));
         assert!(!top.path().join("t.slice/llm").exists());
@@ -329,7 +334,7 @@ mod tests {
     fn l7_a_failed_start_leaves_nothing_behind() {
         let slice = Slice::real();
         let site = Site::prepare(&slice.ground, &id("1"), &Limits::default(), false).unwrap();
-        let error = site.start(&exec("/nowhere/llm", &[]), &Limits::default()).unwrap_err();
+        let error = site.start(&exec("/nowhere/llm", &[]), &Limits::default(), &mut |_, _| Ok(())).unwrap_err();
         let SpawnError::Failed { step: "exec", path, source } = error else { panic!("{error}") };
         assert_eq!((path.as_str(), source.raw_os_error()), ("/nowhere/llm", Some(libc::ENOENT)));
         if let Some(root) = &slice.ground.root {

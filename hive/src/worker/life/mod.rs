@@ -10,7 +10,8 @@ mod watch;
 pub use start::{StartError, Started};
 pub(super) use start::{footing, unwatched};
 pub use stop::StopError;
-pub(super) use watch::watch as watch_worker;
+pub(super) use request::mark;
+pub(super) use watch::{session_of, watch as watch_worker};
 
 use super::cgroup::{Cgroup, Ground, SliceError, check_slice};
 use super::journal::Journal;

@@ -4,6 +4,7 @@ use super::LifeConfig;
 use super::start::StartError;
 use crate::worker::limits::Limits;
 use crate::worker::{command, model};
+use common::WorkerId;
 use nix::unistd::{AccessFlags, access};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -24,7 +25,7 @@ pub struct Plan {
     /// The directories that a name without a slash is looked up in.
     places: String,
     pub arguments: Vec<CString>,
-    pub environment: Vec<CString>,
+    environment: Vec<CString>,
     pub directory: Option<CString>,
     pub limits: Limits,
     pub asked_limits: proto::Limits,
@@ -37,6 +38,16 @@ pub struct Plan {
     pub endpoint: Option<proto::Endpoint>,
     pub labels: BTreeMap<String, String>,
     pub gpus: Vec<String>,
+}
+
+/// The variable by which the processes of a worker can be told from others: its whole name.
+const MARK: &str = "RBEE_WORKER";
+/// How it begins; a hive that is itself a worker hands its own to nobody.
+const MARKED: &[u8] = b"RBEE_WORKER=";
+
+/// That variable, as it stands in the environment of a worker.
+pub fn mark(config: &LifeConfig, id: &WorkerId) -> String {
+    format!("{MARK}={}/{id}", config.hive)
 }
 
 fn field(name: &'static str, message: impl Into<String>) -> StartError {
@@ -85,6 +96,12 @@ impl Plan {
 }
 
 impl Plan {
+    /// The environment of a worker of this name.
+    pub fn environment(&self, config: &LifeConfig, id: &WorkerId) -> Result<Vec<CString>, StartError> {
+        let given = self.environment.iter().filter(|variable| !variable.as_bytes().starts_with(MARKED));
+        Ok(given.cloned().chain([c_text("env", &mark(config, id))?]).collect())
+    }
+
     /// The program as a path: one with a slash as it is, another from PATH.
     pub fn program(&self) -> Result<CString, StartError> {
         if self.name.contains('/') {

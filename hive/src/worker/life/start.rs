@@ -209,7 +209,7 @@ fn launch(inner: &Arc<Inner>, id: &WorkerId, plan: &Plan) -> Result<Launched, St
     let exec = Exec {
         program: plan.program()?,
         arguments: plan.arguments.clone(),
-        environment: plan.environment.clone(),
+        environment: plan.environment(&inner.config, id)?,
         directory: plan.directory.clone(),
         log: log.into(),
         null: File::open(&null).map_err(failed("open", &null))?.into(),
@@ -221,17 +221,17 @@ fn launch(inner: &Arc<Inner>, id: &WorkerId, plan: &Plan) -> Result<Launched, St
         let _ = inner.records.remove(id);
         return Err(failed("write the record of", std::path::Path::new(&id.to_string()))(source));
     }
-    let spawned = site.start(&exec, &plan.limits).map_err(|error| {
+    // Complete before the program runs: with or without a cgroup, the next hive finds what this one leaves.
+    let mut written = |site: &Site, pid: i32| {
+        complete(inner, &mut record, site, pid);
+        inner.records.write(&record)
+    };
+    let spawned = site.start(&exec, &plan.limits, &mut written).map_err(|error| {
         if let Err(error) = inner.records.remove(id) {
             warn!(worker = %id, %error, "record of a failed start not removed");
         }
         told(id, error)
     })?;
-    complete(inner, &mut record, &spawned);
-    if let Err(error) = inner.records.write(&record) {
-        // The intent is on disk: where there is a cgroup, the next hive finds the worker all the same.
-        warn!(worker = %id, %error, "record not completed");
-    }
     let (member, gone) = enter(inner, id, &record, spawned);
     Ok((member, gone, log_from))
 }
@@ -257,16 +257,15 @@ fn intent(inner: &Inner, id: &WorkerId, plan: &Plan, site: &Site) -> Record {
     }
 }
 
-/// What is known only after the start: the process, and the step of the ladder it really got.
-fn complete(inner: &Inner, record: &mut Record, spawned: &Spawned) {
-    let pid = spawned.child.pid;
+/// What is known only when there is a process: that, and the step of the ladder it really got.
+fn complete(inner: &Inner, record: &mut Record, site: &Site, pid: i32) {
     // Our own child, not reaped: its pid cannot have gone to anybody else.
     let start_ticks = procfs::stat(&inner.config.proc_root, pid).map_or(0, |found| found.start_ticks);
     record.process = Some(Process::new(pid, start_ticks, SystemTime::now()));
-    record.cgroup = spawned.site.cgroup.as_ref().map(Home::from);
-    record.level = spawned.site.placement.level;
-    record.applied = spawned.site.placement.applied.clone().into_iter().collect();
-    record.not_applied.clone_from(&spawned.site.placement.not_applied);
+    record.cgroup = site.cgroup.as_ref().map(Home::from);
+    record.level = site.placement.level;
+    record.applied = site.placement.applied.clone().into_iter().collect();
+    record.not_applied.clone_from(&site.placement.not_applied);
 }
 
 /// Puts a started worker into the table, tells of it, and begins to watch it.

@@ -1,10 +1,11 @@
 //! Starts a program inside a cgroup from its first instruction. Between clone and exec the child only makes system
-//! calls on what was allocated before; the step that fails comes back through a close-on-exec pipe.
+//! calls on what was allocated before; the step that fails comes back through a close-on-exec pipe. It executes
+//! nothing before it has been written down, and dies with a hive that is killed until then.
 
 use super::pidfd;
 use std::ffi::{CString, c_char};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
@@ -44,6 +45,8 @@ pub enum Step {
     Directory = 5,
     /// Executing the program.
     Exec = 6,
+    /// Writing down who it is, before it executes anything.
+    Record = 7,
 }
 
 impl Step {
@@ -54,6 +57,7 @@ impl Step {
             4 => Self::Streams,
             5 => Self::Directory,
             6 => Self::Exec,
+            7 => Self::Record,
             _ => Self::Clone,
         }
     }
@@ -113,6 +117,12 @@ struct Ready<'a> {
     log: RawFd,
     join: Option<RawFd>,
     pipe: RawFd,
+    /// Says by one byte that it is written down.
+    gate: RawFd,
+    /// The other end of it, which the child gives up, so that it sees the hive give it up too.
+    opener: RawFd,
+    /// The hive.
+    parent: i32,
     open_files: Option<libc::rlimit>,
     calm_oom: bool,
     /// Keeps what the pointers point to.
@@ -120,29 +130,45 @@ struct Ready<'a> {
 }
 
 /// Starts the program. Blocks until it is past exec or has failed. Errors name the step; the child is reaped then.
-pub fn start(exec: &Exec, place: Place<'_>) -> Result<Child, Fault> {
-    let (mut reader, writer) = pipe().map_err(|source| Fault { step: Step::Clone, source })?;
-    let ready = Ready::new(exec, place, writer.as_raw_fd());
-    let child = cloned(&ready, place).map_err(|source| Fault { step: Step::Clone, source })?;
-    drop(writer);
+/// `written` is told the pid before anything is executed; on its error, and when this thread ends in it, nothing is.
+pub fn start(exec: &Exec, place: Place<'_>, written: &mut dyn FnMut(i32) -> io::Result<()>) -> Result<Child, Fault> {
+    let at_clone = |source| Fault { step: Step::Clone, source };
+    let (mut reader, writer) = pipe().map_err(at_clone)?;
+    let (gate, opener) = pipe().map_err(at_clone)?;
+    let ends = (gate.as_raw_fd(), opener.as_raw_fd());
+    let ready = Ready::new(exec, place, writer.as_raw_fd(), ends).map_err(at_clone)?;
+    let child = cloned(&ready, place).map_err(at_clone)?;
+    drop((writer, gate));
+    if let Err(source) = written(child.pid) {
+        let _ = pidfd::send(child.pidfd.as_fd(), nix::sys::signal::Signal::SIGKILL);
+        reap(&child);
+        return Err(Fault { step: Step::Record, source });
+    }
+    // A child that failed before it asked has closed its end, and tells why below.
+    let _ = File::from(opener).write_all(b"1");
     let mut report = Vec::with_capacity(8);
     // End of file without a report: exec closed the pipe.
     let read = reader.read_to_end(&mut report);
     let (Ok(_), [a, b, c, d, e, f, g, h]) = (read, report.as_slice()) else { return Ok(child) };
     let step = Step::from_number(i32::from_ne_bytes([*a, *b, *c, *d]));
     let source = io::Error::from_raw_os_error(i32::from_ne_bytes([*e, *f, *g, *h]));
-    let _ =
-        nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(child.pidfd.as_fd()), nix::sys::wait::WaitPidFlag::WEXITED);
+    reap(&child);
     Err(Fault { step, source })
 }
 
+/// Waits for a child that has ended or is about to.
+fn reap(child: &Child) {
+    let _ =
+        nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(child.pidfd.as_fd()), nix::sys::wait::WaitPidFlag::WEXITED);
+}
+
 impl<'a> Ready<'a> {
-    fn new(exec: &'a Exec, place: Place<'_>, pipe: RawFd) -> Self {
+    fn new(exec: &'a Exec, place: Place<'_>, pipe: RawFd, (gate, opener): (RawFd, RawFd)) -> io::Result<Self> {
         let pointers = |texts: &[CString]| -> Vec<*const c_char> {
             texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
         };
         remember_open_files();
-        Self {
+        Ok(Self {
             program: exec.program.as_ptr(),
             arguments: pointers(&exec.arguments),
             environment: pointers(&exec.environment),
@@ -151,10 +177,13 @@ impl<'a> Ready<'a> {
             log: exec.log.as_raw_fd(),
             join: if let Place::Join(procs) = place { Some(procs.as_raw_fd()) } else { None },
             pipe,
+            gate,
+            opener,
+            parent: i32::try_from(std::process::id()).map_err(io::Error::other)?,
             open_files: OPEN_FILES.get().map(|(soft, hard)| libc::rlimit { rlim_cur: *soft, rlim_max: *hard }),
             calm_oom: std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|text| text.starts_with('-')),
             _exec: exec,
-        }
+        })
     }
 }
 
@@ -243,6 +272,11 @@ fn run(ready: &Ready<'_>) -> ! {
 fn prepare(ready: &Ready<'_>) -> Step {
     // SAFETY: async-signal-safe calls only, on descriptors and memory that `ready` keeps alive.
     unsafe {
+        // Ends with the thread that made it, which waits for it until exec; with a dead hive it is another's already.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != ready.parent {
+            libc::_exit(NEVER_STARTED);
+        }
         if libc::setsid() < 0 {
             return Step::Session;
         }
@@ -259,6 +293,12 @@ fn prepare(ready: &Ready<'_>) -> Step {
         if !ready.directory.is_null() && libc::chdir(ready.directory) < 0 {
             return Step::Directory;
         }
+        libc::close(ready.opener);
+        let mut word = 0u8;
+        if libc::read(ready.gate, (&raw mut word).cast(), 1) != 1 {
+            return Step::Record;
+        }
+        libc::prctl(libc::PR_SET_PDEATHSIG, 0);
         restore(ready);
         libc::execve(ready.program, ready.arguments.as_ptr(), ready.environment.as_ptr());
     }
@@ -296,71 +336,4 @@ unsafe fn restore(ready: &Ready<'_>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::AsFd;
-
-    fn exec(program: &str, arguments: &[&str], directory: Option<&str>) -> (Exec, File) {
-        let log = tempfile::tempfile().unwrap();
-        let text = |text: &str| CString::new(text).unwrap();
-        let exec = Exec {
-            program: text(program),
-            arguments: std::iter::once(program).chain(arguments.iter().copied()).map(text).collect(),
-            environment: vec![text("A=b")],
-            directory: directory.map(text),
-            log: log.try_clone().unwrap().into(),
-            null: File::open("/dev/null").unwrap().into(),
-        };
-        (exec, log)
-    }
-
-    fn wait(child: &Child) -> pidfd::Ended {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut polled = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
-        assert_eq!(poll(&mut polled, PollTimeout::from(10_000u16)).unwrap(), 1, "no end within 10 s");
-        pidfd::reap(&child.pidfd).unwrap().unwrap()
-    }
-
-    #[test]
-    fn each_failing_step_is_named_with_its_errno() {
-        let fault = start(&exec("/nowhere/llm", &[], None).0, Place::Nowhere).unwrap_err();
-        assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Exec, Some(libc::ENOENT)));
-        let fault = start(&exec("/bin/sh", &[], Some("/nowhere")).0, Place::Nowhere).unwrap_err();
-        assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Directory, Some(libc::ENOENT)));
-        let plain = File::open("/dev/null").unwrap();
-        let fault = start(&exec("/bin/sh", &[], None).0, Place::Join(plain.as_fd())).unwrap_err();
-        assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Join, Some(libc::EBADF)));
-    }
-
-    #[test]
-    fn a_child_has_its_own_session_plain_signals_and_no_other_files() {
-        let script = "trap '' USR1; ls /proc/self/fd | wc -l; grep -E 'SigBlk|SigIgn' /proc/self/status; echo $A";
-        let (exec, mut log) = exec("/bin/sh", &["-c", script], None);
-        let child = start(&exec, Place::Nowhere).unwrap();
-        assert_eq!(wait(&child), pidfd::Ended::Code(0));
-        let mut text = String::new();
-        io::Seek::rewind(&mut log).unwrap();
-        log.read_to_string(&mut text).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        // 0, 1, 2 and the directory that ls itself reads.
-        assert_eq!(lines[0].trim(), "4", "{text}");
-        assert!(lines[1].ends_with("0000000000000000"), "{text}");
-        let ignored = u64::from_str_radix(lines[2].rsplit(char::is_whitespace).next().unwrap(), 16).unwrap();
-        let bit = |signal: i32| 1u64 << (signal - 1);
-        // SIGUSR1 is ignored by the script, SIGPIPE by this process only.
-        assert_eq!(ignored & (bit(libc::SIGUSR1) | bit(libc::SIGPIPE)), bit(libc::SIGUSR1), "{text}");
-        assert_eq!(lines[3], "b", "{text}");
-    }
-
-    #[test]
-    fn the_end_of_a_child_is_told_by_code_or_signal() {
-        let child = start(&exec("/bin/sh", &["-c", "exit 7"], None).0, Place::Nowhere).unwrap();
-        assert_eq!(wait(&child), pidfd::Ended::Code(7));
-        let child = start(&exec("/bin/sh", &["-c", "kill -9 $$"], None).0, Place::Nowhere).unwrap();
-        assert_eq!(wait(&child), pidfd::Ended::Signal(9));
-        assert_eq!(
-            pidfd::send(child.pidfd.as_fd(), nix::sys::signal::Signal::SIGTERM).unwrap_err().raw_os_error(),
-            Some(libc::ESRCH)
-        );
-    }
-}
+mod tests;

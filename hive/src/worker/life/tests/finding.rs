@@ -65,7 +65,8 @@ async fn a_populated_cgroup_that_nobody_recorded_is_found_and_left_alone() {
     let Some(root) = place.root() else { return };
     let ground = Ground::discover(&place.slice, None, Path::new("/proc"));
     let site = crate::worker::spawn::Site::prepare(&ground, &id("9"), &Default::default(), false).unwrap();
-    let stranger = site.start(&crate::worker::testing::exec("sleep", &["300"]), &Default::default()).unwrap();
+    let stranger =
+        site.start(&crate::worker::testing::exec("sleep", &["300"]), &Default::default(), &mut |_, _| Ok(())).unwrap();
     let life = place.open().await;
     let member = life.roster().borrow().members.first().cloned().expect("found");
     assert_eq!((member.spec.origin(), member.footing.pid), (proto::Origin::Found, stranger.child.pid));
@@ -114,4 +115,59 @@ async fn a_finding_changes_the_roster_only_when_it_is_news() {
     life.learn(Finding { slot: member.slot, command: Some(Vec::new()), ..Finding::default() });
     life.learn(Finding { slot: 99, listening_port: Some(1), ..Finding::default() });
     assert!(!roster.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn l2_a_worker_without_a_cgroup_outlives_its_first_process_and_its_hive() {
+    let place = Place::without_cgroups();
+    let first = place.open().await;
+    let script = "sleep 300 & while :; do sleep 0.05; done";
+    let member = first.start(request("1", &["sh", "-c", script])).await.unwrap().member;
+    let session = || procfs::session(Path::new("/proc"), member.footing.pid);
+    eventually("the child is there", || session().len() > 1).await;
+    first.inner().stopping.cancel();
+    first.closed().await;
+    drop(first);
+    let pidfd = sys::open(member.footing.pid).unwrap();
+    sys::send(pidfd.as_fd(), Signal::SIGKILL).unwrap();
+    eventually("its first process is reaped", || !matches!(sys::reap(&pidfd), Ok(None))).await;
+    let second = place.open().await;
+    assert_eq!(second.roster().borrow().members.len(), 1);
+    second.stop(&id("1"), LONG, "test").await.unwrap().unwrap();
+    assert!(session().is_empty());
+}
+
+#[tokio::test]
+async fn l4_a_session_that_does_not_bear_the_name_of_the_worker_is_not_taken_for_it() {
+    let place = Place::without_cgroups();
+    let first = place.open().await;
+    let script = "sleep 300 & while :; do sleep 0.05; done";
+    let member = first.start(request("1", &["sh", "-c", script])).await.unwrap().member;
+    let session = || procfs::session(Path::new("/proc"), member.footing.pid);
+    eventually("the child is there", || session().len() > 1).await;
+    first.inner().stopping.cancel();
+    first.closed().await;
+    drop(first);
+    let pidfd = sys::open(member.footing.pid).unwrap();
+    sys::send(pidfd.as_fd(), Signal::SIGKILL).unwrap();
+    eventually("its first process is reaped", || !matches!(sys::reap(&pidfd), Ok(None))).await;
+    let records = Records::open(place.state.path()).unwrap();
+    let (_, mut record) = records.load().remove(0);
+    records.remove(&id("1")).unwrap();
+    record.instance = "2".to_owned();
+    records.write(&record).unwrap();
+    let second = place.open().await;
+    assert!(second.roster().borrow().members.is_empty());
+    for pid in session() {
+        let _ = sys::open(pid).and_then(|pidfd| sys::send(pidfd.as_fd(), Signal::SIGKILL));
+    }
+}
+
+#[tokio::test]
+async fn l7_a_cgroup_that_a_killed_hive_made_for_nobody_is_removed() {
+    let place = Place::new();
+    let Some(root) = place.root() else { return };
+    cgroup::Cgroup::make(&root, &id("1")).unwrap();
+    let _life = place.open().await;
+    assert!(!root.join("llm").exists());
 }

@@ -1,0 +1,97 @@
+//! Starts of real processes: what they inherit, how they fail, and when they do not begin at all.
+
+use super::*;
+use std::os::fd::AsFd;
+
+fn exec(program: &str, arguments: &[&str], directory: Option<&str>) -> (Exec, File) {
+    let log = tempfile::tempfile().unwrap();
+    let text = |text: &str| CString::new(text).unwrap();
+    let exec = Exec {
+        program: text(program),
+        arguments: std::iter::once(program).chain(arguments.iter().copied()).map(text).collect(),
+        environment: vec![text("A=b")],
+        directory: directory.map(text),
+        log: log.try_clone().unwrap().into(),
+        null: File::open("/dev/null").unwrap().into(),
+    };
+    (exec, log)
+}
+
+fn wait(child: &Child) -> pidfd::Ended {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut polled = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut polled, PollTimeout::from(10_000u16)).unwrap(), 1, "no end within 10 s");
+    pidfd::reap(&child.pidfd).unwrap().unwrap()
+}
+
+#[test]
+fn each_failing_step_is_named_with_its_errno() {
+    let fault = start(&exec("/nowhere/llm", &[], None).0, Place::Nowhere, &mut |_| Ok(())).unwrap_err();
+    assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Exec, Some(libc::ENOENT)));
+    let fault = start(&exec("/bin/sh", &[], Some("/nowhere")).0, Place::Nowhere, &mut |_| Ok(())).unwrap_err();
+    assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Directory, Some(libc::ENOENT)));
+    let plain = File::open("/dev/null").unwrap();
+    let fault = start(&exec("/bin/sh", &[], None).0, Place::Join(plain.as_fd()), &mut |_| Ok(())).unwrap_err();
+    assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Join, Some(libc::EBADF)));
+}
+
+#[test]
+fn a_child_has_its_own_session_plain_signals_and_no_other_files() {
+    let script = "trap '' USR1; ls /proc/self/fd | wc -l; grep -E 'SigBlk|SigIgn' /proc/self/status; echo $A";
+    let (exec, mut log) = exec("/bin/sh", &["-c", script], None);
+    let child = start(&exec, Place::Nowhere, &mut |_| Ok(())).unwrap();
+    assert_eq!(wait(&child), pidfd::Ended::Code(0));
+    let mut text = String::new();
+    io::Seek::rewind(&mut log).unwrap();
+    log.read_to_string(&mut text).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    // 0, 1, 2 and the directory that ls itself reads.
+    assert_eq!(lines[0].trim(), "4", "{text}");
+    assert!(lines[1].ends_with("0000000000000000"), "{text}");
+    let ignored = u64::from_str_radix(lines[2].rsplit(char::is_whitespace).next().unwrap(), 16).unwrap();
+    let bit = |signal: i32| 1u64 << (signal - 1);
+    // SIGUSR1 is ignored by the script, SIGPIPE by this process only.
+    assert_eq!(ignored & (bit(libc::SIGUSR1) | bit(libc::SIGPIPE)), bit(libc::SIGUSR1), "{text}");
+    assert_eq!(lines[3], "b", "{text}");
+}
+
+#[test]
+fn the_end_of_a_child_is_told_by_code_or_signal() {
+    let child = start(&exec("/bin/sh", &["-c", "exit 7"], None).0, Place::Nowhere, &mut |_| Ok(())).unwrap();
+    assert_eq!(wait(&child), pidfd::Ended::Code(7));
+    let child = start(&exec("/bin/sh", &["-c", "kill -9 $$"], None).0, Place::Nowhere, &mut |_| Ok(())).unwrap();
+    assert_eq!(wait(&child), pidfd::Ended::Signal(9));
+    assert_eq!(
+        pidfd::send(child.pidfd.as_fd(), nix::sys::signal::Signal::SIGTERM).unwrap_err().raw_os_error(),
+        Some(libc::ESRCH)
+    );
+}
+
+#[test]
+fn nothing_is_executed_that_is_not_written_down() {
+    let place = tempfile::tempdir().unwrap();
+    let mark = place.path().join("mark");
+    let (exec, _log) = exec("/bin/sh", &["-c", &format!("echo > {}", mark.display())], None);
+    let refused = start(&exec, Place::Nowhere, &mut |_| Err(io::Error::from_raw_os_error(libc::ENOSPC)));
+    let fault = refused.unwrap_err();
+    assert_eq!((fault.step, fault.source.raw_os_error()), (Step::Record, Some(libc::ENOSPC)));
+    // A thread that ends in the middle is what a killed hive is to the child.
+    let (tell, told) = std::sync::mpsc::channel();
+    let killed = std::thread::spawn(move || {
+        start(&exec, Place::Nowhere, &mut |pid| {
+            // By then it is tied to this thread.
+            crate::worker::testing::until("the child has its session", || {
+                crate::worker::procfs::stat(std::path::Path::new("/proc"), pid).is_ok_and(|it| it.session == pid)
+            });
+            tell.send(pidfd::open(pid).unwrap()).unwrap();
+            // SAFETY: ends this thread alone, without unwinding, as a kill would.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+            Ok(())
+        })
+    });
+    let pidfd = told.recv().unwrap();
+    assert_eq!(wait(&Child { pid: 0, pidfd }), pidfd::Ended::Signal(9));
+    assert!(!mark.exists());
+    // It left without a word, so nobody can wait for it.
+    std::mem::forget(killed);
+}
