@@ -11,7 +11,7 @@ use std::time::Duration;
 pub const CHUNK_MAX: usize = 64 * 1024;
 /// How often a follower looks for more.
 pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
-/// A log that is larger becomes `.log.1`, in place of an older one; in bytes.
+/// The end of a log that is larger becomes `.log.1`, in place of an older one, and at most so much of it; in bytes.
 const KEEP_MAX: u64 = 64 * 1024 * 1024;
 
 /// `<state>/logs/<group>/<instance>.log`.
@@ -32,14 +32,22 @@ pub fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, length))
 }
 
-/// Copies a log that has grown too large and begins it anew. Its worker keeps the same file open and goes on at the
-/// new end; what it writes during the copy may be lost.
+/// Keeps the end of a log that has grown too large and begins it anew. Its worker keeps the same file open and goes on
+/// at the new end; what it writes during the copy may be lost. The copy is bounded: a worker that writes faster than
+/// is read would else never be caught up with.
 pub fn rotate(path: &Path) -> io::Result<()> {
-    if fs::metadata(path)?.len() <= KEEP_MAX {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    if length <= KEEP_MAX {
         return Ok(());
     }
-    fs::copy(path, path.with_extension("log.1"))?;
-    OpenOptions::new().write(true).open(path)?.set_len(0)
+    let kept = path.with_extension("log.1");
+    let mut copy = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(kept)?;
+    file.seek(SeekFrom::Start(length - KEEP_MAX))?;
+    // A full disk must not keep the log itself from being cut.
+    let copied = io::copy(&mut Read::by_ref(&mut file).take(KEEP_MAX), &mut copy);
+    file.set_len(0)?;
+    copied.map(|_| ())
 }
 
 /// Reads a log that others still write to.
@@ -165,7 +173,12 @@ mod tests {
         rotate(&path).unwrap();
         file.write_all(b"new\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
-        assert!(all(&state.path().join("x.log.1"), Some(1)).ends_with("\0old\n"));
+        let kept = state.path().join("x.log.1");
+        assert!(all(&kept, Some(1)).ends_with("\0old\n"));
+        file.set_len(3 * KEEP_MAX).unwrap();
+        rotate(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        assert_eq!(fs::metadata(&kept).unwrap().len(), KEEP_MAX);
     }
 
     #[test]
