@@ -13,15 +13,12 @@ pub use config::Config;
 
 use about::About;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use proto::worker_service_server::WorkerServiceServer;
 use rpc::socket::{self, SocketError};
 use rpc::uplink::{Sources, Uplink};
-use rpc::workers::Workers;
 use sample::gpu::{self, GpuConfig};
 use sample::{SampleConfig, Sampling};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use worker::{Life, LifeConfig, OpenError};
 
@@ -101,7 +98,7 @@ impl Hive {
             }
         });
         let service = rpc::workers::service(life.clone(), move || about.describe(&links), stopping.clone());
-        tasks.spawn(serve(service, listener, stopping.clone()));
+        tasks.spawn(socket::serve(service, listener, stopping.clone()));
 
         while tasks.join_next().await.is_some() {}
         sampling.ended().await;
@@ -110,16 +107,6 @@ impl Hive {
         }
         life.closed().await;
         Ok(())
-    }
-}
-
-async fn serve(service: WorkerServiceServer<Workers>, listener: UnixListener, stopping: CancellationToken) {
-    let served = tonic::transport::Server::builder()
-        .add_service(service)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopping.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the unix socket is no longer served");
     }
 }
 

@@ -1,12 +1,20 @@
 //! The hive's unix socket: binding it so that only its owner can reach it, and that no live hive loses its own.
 
+use super::workers::Workers;
+use proto::worker_service_server::WorkerServiceServer;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
 
 /// The kernel's limit for the path of a unix socket, without the closing zero (`sun_path`, unix(7)).
 pub const PATH_MAX_BYTES: usize = 107;
+
+/// How long a stopping hive waits for the clients of its socket: one that is suspended would keep it for ever.
+const CLIENTS_LEAVE: Duration = Duration::from_secs(2);
 
 /// Why the socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +27,9 @@ pub enum SocketError {
     /// Somebody answers there.
     #[error("another hive answers on {0}: give this one its own --socket")]
     InUse(PathBuf),
+    /// Something else is there, which is not ours to remove.
+    #[error("{0} is there and is no socket: choose another --socket")]
+    NotASocket(PathBuf),
     /// The kernel said no.
     #[error("bind {0}")]
     Bind(PathBuf, #[source] io::Error),
@@ -30,8 +41,13 @@ pub async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     if length > PATH_MAX_BYTES {
         return Err(SocketError::TooLong(path.to_owned(), length));
     }
-    if UnixStream::connect(path).await.is_ok() {
-        return Err(SocketError::InUse(path.to_owned()));
+    match UnixStream::connect(path).await {
+        // A hive that is too busy to take one more is alive too.
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
+        _ => return Err(SocketError::InUse(path.to_owned())),
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(SocketError::NotASocket(path.to_owned()));
     }
     let failed = |error| SocketError::Bind(path.to_owned(), error);
     if let Some(dir) = path.parent() {
@@ -44,6 +60,23 @@ pub async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
+}
+
+/// Serves until stopped; then for [`CLIENTS_LEAVE`] longer, for the last answers.
+pub async fn serve(service: WorkerServiceServer<Workers>, listener: UnixListener, stopping: CancellationToken) {
+    let serving = tonic::transport::Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopping.clone().cancelled_owned());
+    let patience = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(CLIENTS_LEAVE).await;
+    };
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::error!(%error, "the unix socket is no longer served");
+        },
+        () = patience => tracing::warn!("a client of the unix socket does not leave; it is left"),
+    }
 }
 
 #[cfg(test)]
@@ -59,6 +92,15 @@ mod tests {
         assert!(matches!(bind(&path).await, Err(SocketError::InUse(_))));
         drop(first);
         assert!(bind(&path).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes.txt");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(bind(&path).await, Err(SocketError::NotASocket(_))));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[tokio::test]

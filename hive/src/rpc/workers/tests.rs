@@ -16,7 +16,7 @@ struct Place {
     client: WorkerServiceClient<Channel>,
     life: Life,
     stopping: CancellationToken,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 impl Place {
@@ -48,7 +48,7 @@ impl Place {
             }))
             .await
             .unwrap();
-        Self { client: WorkerServiceClient::new(channel), life, stopping, _state: state }
+        Self { client: WorkerServiceClient::new(channel), life, stopping, state }
     }
 
     async fn start(&mut self, command: &[&str]) -> Result<proto::StartWorkerResponse, Status> {
@@ -149,4 +149,16 @@ async fn required_limits_that_cannot_be_had_are_permission_denied() {
     let status = place.client.start_worker(request).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().contains("/nowhere/rpc.slice") && status.message().contains("os error 2"));
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_does_not_keep_a_hive_from_stopping() {
+    let place = Place::new().await;
+    let path = place.state.path().join("hive.sock");
+    let listener = crate::rpc::socket::bind(&path).await.unwrap();
+    let service = service(place.life.clone(), proto::DescribeHiveResponse::default, place.stopping.clone());
+    let serving = tokio::spawn(crate::rpc::socket::serve(service, listener, place.stopping.clone()));
+    let _silent = tokio::net::UnixStream::connect(&path).await.unwrap();
+    place.stopping.cancel();
+    tokio::time::timeout(DEADLINE, serving).await.unwrap().unwrap();
 }
