@@ -46,7 +46,8 @@ pub fn run(args: &DemoWorker) -> Result<(), Failure> {
             Some(lock) if !lock::is_owned(lock) => {}
             _ => owned = now,
         }
-        if now - owned >= args.orphan_after {
+        // The owner may have gone right after the last look but one: ending at the next look could be too late.
+        if now - owned + LOOK >= args.orphan_after {
             terminal::say("demo worker: nobody has owned my slice for long enough, ending");
             return Ok(());
         }
