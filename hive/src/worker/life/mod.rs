@@ -7,10 +7,10 @@ mod start;
 mod stop;
 mod watch;
 
+pub(super) use request::mark;
 pub use start::{StartError, Started};
 pub(super) use start::{footing, unwatched};
 pub use stop::StopError;
-pub(super) use request::mark;
 pub(super) use watch::{session_of, watch as watch_worker};
 
 use super::cgroup::{Cgroup, Ground, SliceError, check_slice};
