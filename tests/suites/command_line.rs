@@ -4,7 +4,7 @@
 use harness::{Output, Scene, eventually};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn refused(output: &Output, code: i32, parts: &[&str]) {
     assert_eq!(output.code, Some(code), "stdout {:?} stderr {:?}", output.stdout, output.stderr);
@@ -127,7 +127,7 @@ async fn a_model_is_found_by_its_exact_name() {
     let measured = || async {
         let listed = scene.json(&["ps", "-o", "json"]);
         let worker = listed.pointer("/workers/0")?.clone();
-        worker.pointer("/stats/cpuPct")?.as_f64().filter(|cpu| *cpu > 20.0)?;
+        worker.pointer("/stats/cpuPct")?.as_f64().filter(|cpu| *cpu > 5.0)?;
         Some(worker)
     };
     let (worker, _) = eventually("ps shows its CPU use", SOON, measured).await;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status, Streaming};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 
 fn script(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
@@ -152,7 +152,7 @@ async fn test_cgroup_permission_denied() {
     let measured = || async {
         let listed = scene.json(&["ps", "-o", "json"]);
         let worker = listed.pointer("/workers/0")?.clone();
-        worker.pointer("/stats/cpuPct")?.as_f64().filter(|cpu| *cpu > 30.0)?;
+        worker.pointer("/stats/cpuPct")?.as_f64().filter(|cpu| *cpu > 5.0)?;
         Some(worker)
     };
     let (worker, _) = eventually("a worker without a cgroup is measured all the same", SOON, measured).await;

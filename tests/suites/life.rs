@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use proto::{Origin, WatchRequest};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 
 fn ps(scene: &Scene) -> Vec<serde_json::Value> {
     let output = scene.rbee(&["ps", "-o", "json"]);

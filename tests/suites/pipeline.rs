@@ -8,7 +8,9 @@ use proto::{
 };
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
+/// Percent of a core: a busy loop gets more on the most loaded machine, a sleeper gets none.
+const BUSY: f64 = 5.0;
 /// Times that the queen is given in tests that would else wait for a minute and a half.
 const SHORT: [&str; 6] = ["--stale-after", "1s", "--lost-after", "2s", "--remove-after", "4s"];
 
@@ -50,7 +52,7 @@ async fn test_end_to_end_telemetry_flow() {
     let measured = || async {
         let all = workers(&scene).await;
         let stats = all.first()?.stats.clone()?;
-        (stats.cpu_pct? > 50.0).then_some((all[0].clone(), stats))
+        (stats.cpu_pct? > BUSY).then_some((all[0].clone(), stats))
     };
     let ((worker, stats), _) = eventually("the queen knows the CPU use", SOON, measured).await;
     let spec = worker.spec.expect("a spec");
@@ -64,7 +66,7 @@ async fn test_end_to_end_telemetry_flow() {
 
     watcher
         .until("the worker with its CPU use", SOON, |w| {
-            w.workers.get("box/llm/8080").and_then(|w| w.stats.as_ref()?.cpu_pct).is_some_and(|cpu| cpu > 50.0)
+            w.workers.get("box/llm/8080").and_then(|w| w.stats.as_ref()?.cpu_pct).is_some_and(|cpu| cpu > BUSY)
         })
         .await;
     watcher
@@ -198,7 +200,7 @@ async fn a_child_is_counted_with_its_worker() {
     start(&scene, "8080", "m", &["sh", "-c", "(while :; do :; done) & sleep 1000"]);
     let counted = || async {
         let stats = workers(&scene).await.first()?.stats.clone()?;
-        (stats.process_count? >= 2 && stats.cpu_pct? > 50.0).then_some(())
+        (stats.process_count? >= 2 && stats.cpu_pct? > BUSY).then_some(())
     };
     eventually("the busy child is counted", SOON, counted).await;
 }
