@@ -30,7 +30,7 @@ pub struct Up {
 #[command(next_help_heading = "Options of the queen")]
 pub struct Queen {
     /// Address for gRPC, grpc-web and the dashboard; port 0 takes a free one
-    #[arg(long, env = "RBEE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7833", hide_env_values = true)]
+    #[arg(long, env = "RBEE_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:7833", hide_env_values = true)]
     pub listen: SocketAddr,
     /// Allow an address that other machines can reach, without TLS and tokens
     #[arg(long, env = "RBEE_INSECURE", hide_env_values = true)]
@@ -66,7 +66,7 @@ pub struct Hive {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of the hive")]
 pub struct Agent {
-    /// Name of the hive [default: the hostname, made to fit]
+    /// Name of the hive, its own among all hives of a queen [default: the hostname, made to fit]
     #[arg(long, env = "RBEE_NAME", value_name = "NAME", hide_env_values = true)]
     pub name: Option<String>,
     /// Records, logs and locks [default: /var/lib/rbee for root, else ~/.local/state/rbee]
