@@ -24,6 +24,10 @@ const CONNECTIONS: usize = 16_384;
 const PER_ADDRESS: u32 = 1_024;
 /// A connection that has said nothing after this long is closed; so is one whose headers are not complete.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// What HTTP/2 begins with. Whoever stops within it has not spoken yet.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How often an unfinished beginning is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 /// A peer is asked for a sign of life this often …
 const PING: Duration = Duration::from_secs(2);
 /// … and given this long to answer, so a half-open link is dead within five seconds.
@@ -131,12 +135,11 @@ async fn connection(stream: TcpStream, router: Router, stopping: CancellationTok
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let mut first = [0];
     let spoke = tokio::select! {
         () = stopping.cancelled() => return,
-        spoke = timeout(HANDSHAKE, stream.peek(&mut first)) => spoke,
+        spoke = timeout(HANDSHAKE, speaks(&stream)) => spoke,
     };
-    if !matches!(spoke, Ok(Ok(1..))) {
+    if !matches!(spoke, Ok(Ok(true))) {
         return;
     }
     let service = TowerToHyperService::new(router.map_request(|request: Request<Incoming>| request.map(Body::new)));
@@ -152,6 +155,19 @@ async fn connection(stream: TcpStream, router: Router, stopping: CancellationTok
     };
     if let Err(error) = ended {
         debug!(error, "connection ended");
+    }
+}
+
+/// Waits until it is clear whether a peer speaks HTTP/1.1 or HTTP/2; false when it left before.
+async fn speaks(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let said = stream.peek(&mut first).await?;
+        if said == 0 || said == PREFACE.len() || !PREFACE.starts_with(&first[..said]) {
+            return Ok(said > 0);
+        }
+        // What is there already keeps the socket readable, so more of it sends no event.
+        sleep(LOOK).await;
     }
 }
 

@@ -3,12 +3,12 @@
 
 use crate::guard::{self, Guard};
 use crate::page;
-use crate::rpc::Shared;
 use crate::rpc::bounded::Bounded;
 use crate::rpc::fleet::Looking;
 use crate::rpc::scheduler::Scheduler;
 use crate::rpc::telemetry::Ingest;
 use crate::rpc::watch::WatchFirst;
+use crate::rpc::{REQUEST_BYTES, Shared};
 use axum::Router;
 use proto::fleet_service_server::FleetServiceServer;
 use proto::hive_service_server::HiveServiceServer;
@@ -28,8 +28,11 @@ const DECODED: usize = 2;
 pub async fn router(shared: Shared, guard: Guard) -> Result<Router, tonic_reflection::server::Error> {
     let ingest = HiveServiceServer::new(Ingest::new(shared.clone()))
         .max_decoding_message_size(shared.config.max_frame_bytes.saturating_mul(DECODED));
-    let looking = Bounded::new(FleetServiceServer::new(Looking::new(shared.clone())));
-    let scheduler = Bounded::new(SchedulerServiceServer::new(Scheduler::new(shared.clone())));
+    let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(REQUEST_BYTES);
+    let looking = Bounded::new(looking);
+    let scheduler =
+        SchedulerServiceServer::new(Scheduler::new(shared.clone())).max_decoding_message_size(REQUEST_BYTES);
+    let scheduler = Bounded::new(scheduler);
     let (reporter, health) = health_reporter();
     let names = [
         proto::hive_service_server::SERVICE_NAME,

@@ -17,6 +17,9 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
+/// Questions larger than this, in bytes, are refused. Only telemetry needs more.
+pub const REQUEST_BYTES: usize = 64 * 1024;
+
 /// What all services share.
 #[derive(Debug, Clone)]
 pub struct Shared {

@@ -11,8 +11,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::Status;
 use tonic::body::Body;
@@ -25,6 +26,8 @@ use tower::Service;
 const WATCH: &str = "/rbee.v1.FleetService/Watch";
 /// Messages made ahead of a reader: one. A slower reader is shown newer states instead.
 const AHEAD: usize = 1;
+/// How long a caller may take to say what it wants.
+const REQUEST: Duration = Duration::from_secs(5);
 /// What a caller is told to wait when all places are taken.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -66,7 +69,12 @@ where
             return Box::pin(self.inner.call(request));
         }
         let open = Open { shared: self.shared.clone() };
-        Box::pin(async move { Ok(Grpc::new(Encoded).server_streaming(open, request).await) })
+        Box::pin(async move {
+            let mut grpc = Grpc::new(Encoded).max_decoding_message_size(super::REQUEST_BYTES);
+            let begun = timeout(REQUEST, grpc.server_streaming(open, request)).await;
+            let late = |_| Status::deadline_exceeded(format!("no request within {} s", REQUEST.as_secs())).into_http();
+            Ok(begun.unwrap_or_else(late))
+        })
     }
 }
 
@@ -84,13 +92,19 @@ impl ServerStreamingService<WatchRequest> for Open {
     }
 }
 
-fn open(shared: &Shared, request: WatchRequest) -> Result<Messages, Status> {
+/// Begins a watch, if there is a place for it.
+pub(super) fn open(shared: &Shared, request: WatchRequest) -> Result<Messages, Status> {
     let limit = shared.config.max_watchers;
     let full = |_| invalid::exhausted(format!("this queen serves {limit} watches and has them"), RETRY);
     let place = shared.places.clone().try_acquire_owned().map_err(full)?;
     let (out, messages) = mpsc::channel(AHEAD);
     let watcher = Watcher::new(shared.clone(), request, out)?;
-    Ok(Messages { messages, watcher: tokio::spawn(watcher.run()), over: false, _place: place })
+    // The place goes with the watcher: one that was cut is over, although its client may never read that.
+    let watching = async move {
+        let _place = place;
+        watcher.run().await
+    };
+    Ok(Messages { messages, watcher: tokio::spawn(watching), over: false })
 }
 
 /// The messages of one watch, then how it ended. Dropped when the client is gone, which ends the watcher.
@@ -99,7 +113,6 @@ pub struct Messages {
     messages: mpsc::Receiver<Bytes>,
     watcher: JoinHandle<Result<(), Status>>,
     over: bool,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Stream for Messages {

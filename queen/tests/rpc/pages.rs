@@ -140,6 +140,32 @@ async fn an_address_that_cannot_be_had_is_explained() {
 }
 
 #[tokio::test]
+async fn who_does_not_say_what_it_wants_is_not_waited_for() {
+    let queen = Running::start(|_| {}).await;
+    let began = Instant::now();
+    let watch = format!("{}\r\ncontent-length: 50\r\n\r\n", grpc_web("/rbee.v1.FleetService/Watch"));
+    let mut open = Vec::new();
+    for unfinished in ["", "P", "PRI * HT", "GET / HT", &watch] {
+        let mut stream = TcpStream::connect(queen.address).await.unwrap();
+        stream.write_all(unfinished.as_bytes()).await.unwrap();
+        open.push((unfinished, stream));
+    }
+    for (unfinished, mut stream) in open {
+        let mut answer = [0; 1_024];
+        let _end_or_refusal = timeout(PATIENCE, stream.read(&mut answer)).await.expect(unfinished);
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_question_that_is_too_large_is_refused() {
+    let queen = Running::start(|_| {}).await;
+    let request = ListWorkersRequest { page_token: "x".repeat(65 * 1024), ..ListWorkersRequest::default() };
+    let mut client = proto::fleet_service_client::FleetServiceClient::new(queen.channel().await);
+    assert_eq!(client.list_workers(request).await.unwrap_err().code(), tonic::Code::OutOfRange);
+}
+
+#[tokio::test]
 async fn s2_a_peer_that_answers_no_ping_is_cut_within_five_seconds() {
     let queen = Running::start(|_| {}).await;
     let mut stream = TcpStream::connect(queen.address).await.unwrap();

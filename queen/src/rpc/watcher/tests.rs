@@ -42,6 +42,16 @@ async fn w6_a_reader_that_blocks_is_cut_after_30_s_and_counted() {
     assert!(messages.recv().await.is_some() && messages.recv().await.is_none(), "one message was ahead, no more");
 }
 
+#[tokio::test(start_paused = true)]
+async fn w6_a_watcher_that_was_cut_gives_its_place_back_although_nobody_reads_that() {
+    let (shared, _bookmarks) = shared();
+    let blocked = super::super::watch::open(&shared, request("")).unwrap();
+    assert!(super::super::watch::open(&shared, request("")).is_err(), "there is one place");
+    tokio::time::sleep(BLOCKED + Duration::from_secs(1)).await;
+    assert!(super::super::watch::open(&shared, request("")).is_ok());
+    drop(blocked);
+}
+
 #[tokio::test]
 async fn a_watcher_whose_client_leaves_ends() {
     let (shared, _bookmarks) = shared();
