@@ -10,6 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// So many characters of another hive's fields are shown to whom is refused.
+const SHOWN: usize = 80;
+
 /// A session that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
@@ -38,12 +41,14 @@ impl Fleet {
                 let lost = hive.freshness_at(now, &self.bounds.limits, &pardon) == Freshness::Lost;
                 let elsewhere = hive.info.boot_id != info.boot_id || hive.info.slice != info.slice;
                 if hive.streams > 0 && !lost && elsewhere {
+                    // An answer travels in headers, which are short.
+                    let short = |text: &str| text.chars().take(SHOWN).collect();
                     return Err(Refusal::Alive {
                         id,
-                        boot: hive.info.boot_id.clone(),
-                        slice: hive.info.slice.clone(),
-                        other_boot: info.boot_id,
-                        other_slice: info.slice,
+                        boot: short(&hive.info.boot_id),
+                        slice: short(&hive.info.slice),
+                        other_boot: short(&info.boot_id),
+                        other_slice: short(&info.slice),
                     });
                 }
                 (hive, false)

@@ -8,6 +8,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// Twins that fence each other shall not do it every second.
 const SUPERSEDED_RETRY: Duration = Duration::from_secs(30);
 
+/// What a hive beyond a bound of this queen is told to wait.
+const FULL_RETRY: Duration = Duration::from_secs(5);
+
 /// INVALID_ARGUMENT about one field.
 pub fn field(field: &str, reason: impl Into<String>) -> Status {
     let reason = reason.into();
@@ -38,7 +41,7 @@ impl From<Refusal> for Status {
                 Self::with_error_details(Code::Aborted, sentence, details)
             }
             Refusal::Invalid { field: name, reason } => field(name, reason),
-            Refusal::TooMuch(_) => Self::resource_exhausted(sentence),
+            Refusal::TooMuch(_) => exhausted(sentence, FULL_RETRY),
             Refusal::Alive { .. } => Self::already_exists(sentence),
         }
     }

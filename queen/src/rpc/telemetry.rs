@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
+/// So many characters of a hive's name are logged, whether or not it is one.
+const NAMED: usize = 80;
+
 /// Serves hives.
 #[derive(Debug, Clone)]
 pub struct Ingest {
@@ -33,7 +36,7 @@ impl HiveService for Ingest {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         let fleet = &self.shared.fleet;
         let request = request.into_inner();
-        let hive = request.hive.as_ref().map(|hive| hive.id.clone()).unwrap_or_default();
+        let hive: String = request.hive.iter().flat_map(|hive| hive.id.chars()).take(NAMED).collect();
         let opened = fleet.register(Instant::now(), request, &token()).inspect_err(|error| {
             warn!(?hive, %error, "hive refused");
         })?;

@@ -49,6 +49,16 @@ async fn a_live_name_is_refused_to_another_machine() {
 }
 
 #[tokio::test]
+async fn a_refusal_about_a_hive_with_long_fields_arrives() {
+    let queen = Running::start(|_| {}).await;
+    let long = |letter: &str| Hive { boot_id: letter.repeat(20_000), ..hive("box") };
+    let mut first = Session::open(&queen, long("a")).await.unwrap();
+    first.snapshot(vec![]).await;
+    let refusal = eventually("the refusal", async || Session::open(&queen, long("b")).await.err()).await;
+    assert_eq!(refusal.code(), Code::AlreadyExists, "{refusal}");
+}
+
+#[tokio::test]
 async fn sessions_that_are_not_known_are_told_to_register() {
     let queen = Running::start(|_| {}).await;
     let mut session = Session::open(&queen, hive("box")).await.unwrap();
