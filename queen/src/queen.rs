@@ -155,7 +155,7 @@ async fn age(fleet: Arc<Fleet>, stopping: CancellationToken) {
         let late = now.saturating_duration_since(last).saturating_sub(EXPIRE);
         if late > PAUSE {
             warn!(late_ms = late.as_millis(), "the queen stood still; all deadlines are moved");
-            fleet.rearm(last, late);
+            fleet.rearm(now, late);
         }
         last = now;
         let expired = fleet.expire(now);

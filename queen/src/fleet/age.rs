@@ -69,27 +69,35 @@ impl Arrivals {
     }
 }
 
+/// How many pauses are remembered.
+const PAUSES: usize = 8;
+
 /// Time in which the queen itself did not run is no silence of anybody's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pardon {
-    /// What was last heard before this gets `by` on top.
-    before: Option<Instant>,
+    /// The newest last.
+    pauses: [Option<Pause>; PAUSES],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    until: Instant,
     by: Duration,
 }
 
 impl Pardon {
-    /// Adds a pause that began at `from`; an earlier one is forgotten once it is `remove` ago.
-    pub fn add(&mut self, from: Instant, by: Duration, remove: Duration) {
-        let recent = self.before.is_some_and(|before| from.saturating_duration_since(before) < remove);
-        self.by = if recent { self.by + by } else { by };
-        self.before = Some(from);
+    /// Adds a pause that lasted for `by` and ended at `until`; the oldest one is forgotten.
+    pub fn add(&mut self, until: Instant, by: Duration) {
+        self.pauses.rotate_left(1);
+        self.pauses[PAUSES - 1] = Some(Pause { until, by });
     }
 
     /// For how long something last heard of at `heard` has been silent.
     pub fn silence(&self, heard: Instant, now: Instant) -> Duration {
-        let silence = now.saturating_duration_since(heard);
-        let pardoned = self.before.is_some_and(|before| heard <= before);
-        if pardoned { silence.saturating_sub(self.by) } else { silence }
+        // Nobody knows when within its last second of running the queen stopped: what was heard then is pardoned too.
+        let missed = |pause: &Pause| pause.by.min(pause.until.saturating_duration_since(heard));
+        let missed: Duration = self.pauses.iter().flatten().map(missed).sum();
+        now.saturating_duration_since(heard).saturating_sub(missed)
     }
 }
 
@@ -175,10 +183,15 @@ mod tests {
     fn s4_a_pause_of_the_queen_is_nobodys_silence() {
         let start = Instant::now();
         let mut pardon = Pardon::default();
-        pardon.add(start + SECOND, SECOND * 120, SECOND * 90);
+        pardon.add(start + SECOND * 122, SECOND * 120);
         let now = start + SECOND * 122;
         assert_eq!(pardon.silence(start, now), SECOND * 2);
-        assert_eq!(pardon.silence(start + SECOND * 121, now), SECOND, "heard after the pause: nothing to pardon");
+        assert_eq!(pardon.silence(start + SECOND, now), SECOND, "heard between the last look and the pause");
+        assert_eq!(pardon.silence(start + SECOND * 122, now + SECOND), SECOND, "nothing to pardon");
+        let later = start + SECOND * 200;
+        pardon.add(later, SECOND * 10);
+        assert_eq!(pardon.silence(start + SECOND * 150, later), SECOND * 40, "a pause before that is not its own");
+        assert_eq!(pardon.silence(start, later), SECOND * 70);
     }
 
     #[test]

@@ -50,10 +50,10 @@ impl Fleet {
         expired
     }
 
-    /// The queen itself did not run from `from` on for `by`: nobody was silent then.
-    pub fn rearm(&self, from: Instant, by: Duration) {
+    /// The queen itself did not run for `by` until `until`: nobody was silent then.
+    pub fn rearm(&self, until: Instant, by: Duration) {
         let mut pardon = self.pardon.write().unwrap_or_else(PoisonError::into_inner);
-        pardon.add(from, by, self.bounds.limits.remove);
+        pardon.add(until, by);
     }
 
     /// Removes a hive that is still silent; whether it was.

@@ -266,7 +266,7 @@ fn s4_after_its_own_pause_the_queen_loses_nobody_before_a_full_grace() {
     one_hive(&fleet, now, vec![cpu(1.0)]);
     fleet.expire(now + SECOND);
     let back = now + SECOND * 122;
-    fleet.rearm(now + SECOND, SECOND * 120);
+    fleet.rearm(back, SECOND * 120);
     assert_eq!(fleet.expire(back), super::Expired::default());
     assert_eq!(freshness(&fleet, back, 1), Freshness::Live);
     assert_eq!(get(&fleet, back, 1).unwrap().age, Some(common::duration(SECOND * 122)), "its age is told as it is");
