@@ -200,6 +200,11 @@ impl Writer<'_> {
         inner.gone.insert(object.subject.name(), key);
         inner.objects.advance(key, inner.revision);
         inner.tombstones.push_back((key, inner.revision, self.now));
+        // A name that left and came back leaves a mark behind; many such must not outgrow the removals themselves.
+        if inner.tombstones.len() > TOMBSTONES_MIN + 2 * inner.gone.len() {
+            let objects = &inner.objects;
+            inner.tombstones.retain(|(key, revision, _)| objects.number(*key) == Some(*revision));
+        }
         inner.forget(self.now);
     }
 

@@ -174,6 +174,24 @@ fn removals_are_remembered_no_longer_than_there_is_room() {
 }
 
 #[test]
+fn names_that_leave_and_come_back_leave_nothing_behind() {
+    let mut bench = Bench::new();
+    bench.put(0, "m", 2);
+    bench.put(1, "m", 2);
+    let kept = bench.keys[&0];
+    bench.feed.write(bench.now).remove(kept);
+    for _ in 0..10 * TOMBSTONES_MIN {
+        let key = bench.keys[&1];
+        bench.feed.write(bench.now).remove(key);
+        bench.keys.remove(&1);
+        bench.put(1, "m", 2);
+    }
+    let inner = bench.feed.lock();
+    assert!(inner.tombstones.len() <= TOMBSTONES_MIN + 4, "{}", inner.tombstones.len());
+    assert_eq!((inner.gone.len(), inner.forgotten), (1, 0), "the removal that counts is still remembered");
+}
+
+#[test]
 fn w5_at_the_end_of_a_snapshot_nothing_is_missing() {
     let mut bench = Bench::new();
     (0..30).for_each(|name| bench.put(name, "m", 2));
