@@ -233,7 +233,11 @@ fn unpack_column(
             continue;
         }
         let delta = deltas.next().copied().unwrap_or(0);
-        let limit = if (9..=11).contains(&field) { ENUM_MAX } else { BELIEVABLE };
+        let limit = match field {
+            9..=11 => ENUM_MAX,
+            12 => (crate::time::LAST_SECOND + 1) * 1_000,
+            _ => BELIEVABLE,
+        };
         let value = quanta.0[field].unwrap_or(0).checked_add(delta).filter(|v| (0..limit).contains(v));
         dropped += u64::from(value.is_none());
         quanta.0[field] = value;

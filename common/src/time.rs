@@ -2,6 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// The last second that a `Timestamp` can show: the end of the year 9999.
+pub(crate) const LAST_SECOND: i64 = 253_402_300_799;
+
 /// An instant on the wall clock; before 1970 becomes 1970.
 pub fn timestamp(at: SystemTime) -> prost_types::Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -11,8 +14,11 @@ pub fn timestamp(at: SystemTime) -> prost_types::Timestamp {
     }
 }
 
-/// Back again; `None` before 1970 or when out of range.
+/// Back again; `None` before 1970, after 9999 or when out of range.
 pub fn from_timestamp(at: &prost_types::Timestamp) -> Option<SystemTime> {
+    if at.seconds > LAST_SECOND {
+        return None;
+    }
     let since =
         Duration::new(u64::try_from(at.seconds).ok()?, u32::try_from(at.nanos).ok().filter(|n| *n < 1_000_000_000)?);
     UNIX_EPOCH.checked_add(since)

@@ -8,6 +8,7 @@ use common::columns::{self, ColumnError, Quanta, Unpacked};
 use prost::Message;
 use proto::push_telemetry_request::Frame;
 use proto::{Batch, GpuUse, PushTelemetryRequest, Snapshot};
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 /// After this many frames in a row that were older than the lost limit when they arrived, the hive is asked to begin
@@ -32,6 +33,7 @@ pub enum Outcome {
 
 struct CheckedBatch {
     failed: bool,
+    newcomers: usize,
     rows: Vec<Checked>,
     removed: Vec<u32>,
     unsampled: Vec<u32>,
@@ -43,12 +45,20 @@ struct CheckedBatch {
 impl Fleet {
     /// Applies a frame that arrived now.
     pub fn apply(&self, now: Instant, frame: PushTelemetryRequest) -> Result<Outcome, Refusal> {
-        let size = frame.encoded_len();
         let mut hive = self.session(&frame.session)?;
-        let hive = &mut *hive;
         if frame.sequence <= hive.sequence {
             return Ok(Outcome::Replayed);
         }
+        if hive.spoilt {
+            return Err(Refusal::Resync("an earlier frame of this session was not accepted".to_owned()));
+        }
+        let outcome = self.accept(&mut hive, now, frame);
+        hive.spoilt = outcome.is_err();
+        outcome
+    }
+
+    fn accept(&self, hive: &mut KnownHive, now: Instant, frame: PushTelemetryRequest) -> Result<Outcome, Refusal> {
+        let size = frame.encoded_len();
         if frame.sequence != hive.sequence + 1 {
             let gap = format!("frame {} follows frame {}", frame.sequence, hive.sequence);
             return Err(Refusal::Resync(gap));
@@ -64,9 +74,9 @@ impl Fleet {
         }
         let news = frame.hive.map(|mut info| row::check_hive(&hive.id, &mut info).map(|dropped| (info, dropped)));
         let news = news.transpose()?;
-        if frame.sampled_at.is_some() {
-            hive.sampled_at = frame.sampled_at;
-        }
+        let sampled_at = frame.sampled_at.filter(|at| common::from_timestamp(at).is_some());
+        let untimely = u64::from(frame.sampled_at.is_some() && sampled_at.is_none());
+        hive.sampled_at = sampled_at.or(hive.sampled_at);
         let (mut outcome, sampled) = match frame.frame {
             Some(Frame::Snapshot(snapshot)) => (hive.snapshot(snapshot, taken, now, &self.bounds)?, true),
             Some(Frame::Batch(batch)) => {
@@ -75,10 +85,13 @@ impl Fleet {
             }
             None => (Outcome::Accepted { samples: 0, dropped: 0 }, false),
         };
-        if let (Outcome::Accepted { dropped, .. }, Some((info, lies))) = (&mut outcome, news) {
-            *dropped += lies;
-            hive.dirty |= !hive.is_told(&info);
-            hive.info = info;
+        if let Outcome::Accepted { dropped, .. } = &mut outcome {
+            *dropped += untimely;
+            if let Some((info, lies)) = news {
+                *dropped += lies;
+                hive.dirty |= !hive.is_told(&info);
+                hive.info = info;
+            }
         }
         hive.taken = hive.taken.max(taken);
         hive.broken &= hive.synced != Synced::Yes;
@@ -122,17 +135,32 @@ impl KnownHive {
             self.skipping = !snapshot.last;
             return Ok(Outcome::Refused("its snapshot was refused before".to_owned()));
         }
-        let rows = check_rows(self, snapshot.rows)?;
         let before = self.pending.as_ref().map_or(0, |pending| pending.slots.len());
-        if before + rows.len() > bounds.max_workers {
-            return Ok(self.refuse(too_many(before + rows.len(), bounds), snapshot.last));
+        if before + snapshot.rows.len() > bounds.max_workers {
+            return Ok(self.refuse(too_many(before + snapshot.rows.len(), bounds), snapshot.last));
+        }
+        let rows = check_rows(self, snapshot.rows)?;
+        if let Some(pending) = &self.pending {
+            let twice = |row: &&Checked| {
+                let placed = self.place_of(&row.id).is_some_and(|place| pending.places.contains(&place));
+                placed || pending.slots.contains_key(&row.slot)
+            };
+            rows.iter().find(twice).map_or(Ok(()), |row| Err(named_twice(row)))?;
         }
         let dropped = rows.iter().map(|row| row.dropped).sum();
         let samples = rows.iter().filter(|row| row.stats.is_some()).count() as u64;
         let mut pending = self.pending.take().unwrap_or_default();
+        // Workers of the session before stay until the snapshot is whole. Only snapshots that never became whole can
+        // have left more than that.
+        if self.count() + rows.len() > bounds.max_workers.saturating_mul(2) {
+            self.by_slot.clear();
+            self.keep_only(|place| pending.places.contains(&place));
+        }
         for row in rows {
             let slot = row.slot;
-            pending.slots.insert(slot, self.place(row, taken, now));
+            let place = self.place(row, taken, now);
+            pending.slots.insert(slot, place);
+            pending.places.insert(place);
         }
         if snapshot.last {
             self.complete(pending);
@@ -144,9 +172,7 @@ impl KnownHive {
 
     /// The snapshot is whole: who was not named is gone.
     fn complete(&mut self, pending: Pending) {
-        let mut named: Vec<u32> = pending.slots.values().copied().collect();
-        named.sort_unstable();
-        self.keep_only(|place| named.binary_search(&place).is_ok());
+        self.keep_only(|place| pending.places.contains(&place));
         self.by_slot = pending.slots;
         self.synced = Synced::Yes;
     }
@@ -157,8 +183,11 @@ impl KnownHive {
             Synced::Refused(reason) => return Err(Refusal::TooMuch(reason.clone())),
             _ => return Err(Refusal::Resync("a batch came before the whole snapshot".to_owned())),
         }
+        if batch.rows.len() > bounds.max_workers {
+            return Ok(self.refuse(too_many(batch.rows.len(), bounds), true));
+        }
         let checked = self.check(batch)?;
-        let count = self.count() + checked.rows.len();
+        let count = self.count() + checked.newcomers;
         if count > bounds.max_workers + checked.removed.len() {
             return Ok(self.refuse(too_many(count, bounds), true));
         }
@@ -166,16 +195,15 @@ impl KnownHive {
     }
 
     fn check(&self, batch: Batch) -> Result<CheckedBatch, Refusal> {
+        let mut removed = batch.removed_slots;
+        removed.sort_unstable();
+        removed.dedup();
         let rows = check_rows(self, batch.rows)?;
-        for row in &rows {
-            let held = self.by_slot.get(&row.slot).and_then(|place| self.at(*place));
-            if held.is_some_and(|worker| worker.id != row.id) {
-                return Err(Refusal::Resync(format!("slot {} changed its worker", row.slot)));
-            }
-        }
+        let newcomers = self.check_slots(&rows, &removed)?;
+        let new: HashMap<u32, Quanta> = rows.iter().map(|row| (row.slot, row.quanta)).collect();
         let quanta = |slot: u32| {
             let held = self.by_slot.get(&slot).and_then(|place| self.at(*place)).map(|worker| worker.quanta);
-            held.or_else(|| rows.iter().find(|row| row.slot == slot).map(|row| row.quanta))
+            held.or_else(|| new.get(&slot).copied())
         };
         let columns = match batch.columns {
             Some(mut packed) => columns::decode(&mut packed, quanta).map_err(resync)?,
@@ -192,13 +220,33 @@ impl KnownHive {
             ));
         }
         let lies: u64 = gpus.iter_mut().map(|(_, gpus)| row::clean_gpus(gpus)).sum();
-        let named = batch.removed_slots.iter().chain(&unsampled).copied().chain(gpus.iter().map(|(slot, _)| *slot));
+        let named = removed.iter().chain(&unsampled).copied().chain(gpus.iter().map(|(slot, _)| *slot));
         if let Some(slot) = named.into_iter().find(|slot| quanta(*slot).is_none()) {
             return Err(resync(ColumnError::UnknownSlot(slot)));
         }
         let dropped = lies + columns.dropped + rows.iter().map(|row| row.dropped).sum::<u64>();
-        let (failed, removed) = (!batch.failed.is_empty(), batch.removed_slots);
-        Ok(CheckedBatch { failed, rows, removed, unsampled, columns, gpus, dropped })
+        let failed = !batch.failed.is_empty();
+        Ok(CheckedBatch { failed, newcomers, rows, removed, unsampled, columns, gpus, dropped })
+    }
+
+    /// A slot is one worker's for the whole session, and a worker has one slot at a time. Answers how many rows are of
+    /// workers that are not there, or leave with this frame.
+    fn check_slots(&self, rows: &[Checked], removed: &[u32]) -> Result<usize, Refusal> {
+        let leaving = |slot: &u32| self.by_slot.get(slot).filter(|_| removed.binary_search(slot).is_ok());
+        let leaving: HashSet<u32> = removed.iter().filter_map(leaving).copied().collect();
+        let mut newcomers = 0;
+        for row in rows {
+            let held = self.by_slot.get(&row.slot).copied();
+            if held.and_then(|place| self.at(place)).is_some_and(|worker| worker.id != row.id) {
+                return Err(Refusal::Resync(format!("slot {} changed its worker", row.slot)));
+            }
+            let stays = self.place_of(&row.id).filter(|place| !leaving.contains(place));
+            newcomers += usize::from(stays.is_none());
+            if stays.is_some_and(|place| held != Some(place)) {
+                return Err(Refusal::Resync(format!("{} has another slot than {} already", row.id, row.slot)));
+            }
+        }
+        Ok(newcomers)
     }
 
     fn commit(&mut self, batch: CheckedBatch, taken: Instant, now: Instant) -> Outcome {
@@ -237,7 +285,17 @@ impl KnownHive {
 }
 
 fn check_rows(hive: &KnownHive, rows: Vec<proto::WorkerRow>) -> Result<Vec<Checked>, Refusal> {
-    rows.into_iter().map(|row| row::check(&hive.id, row)).collect()
+    let rows: Vec<Checked> = rows.into_iter().map(|row| row::check(&hive.id, row)).collect::<Result<_, _>>()?;
+    let (mut slots, mut names) = (HashSet::with_capacity(rows.len()), HashSet::with_capacity(rows.len()));
+    match rows.iter().find(|row| !slots.insert(row.slot) || !names.insert(&row.id)) {
+        Some(row) => Err(named_twice(row)),
+        None => Ok(rows),
+    }
+}
+
+fn named_twice(row: &Checked) -> Refusal {
+    let reason = format!("{} on slot {}: each worker has one slot, and each slot one worker", row.id, row.slot);
+    Refusal::invalid("rows.slot", reason)
 }
 
 fn too_many(count: usize, bounds: &Bounds) -> String {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::columns::Quanta;
 use common::{HiveId, WorkerId};
 use proto::{Activity, Freshness, HiveBeat, ProcessStats, WorkerSpec};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,8 @@ pub enum Synced {
 #[derive(Debug, Default)]
 pub struct Pending {
     pub slots: HashMap<u32, u32>,
+    /// The places in `slots`.
+    pub places: HashSet<u32>,
 }
 
 /// One hive. Workers are kept at places that stay theirs; a session's slots point at places.
@@ -93,6 +95,8 @@ pub struct KnownHive {
     pub pending: Option<Pending>,
     /// The rest of a refused snapshot is passed over.
     pub skipping: bool,
+    /// A frame ended the stream: what comes after it in this session was made for a state that is not held here.
+    pub spoilt: bool,
     pub arrivals: Arrivals,
     /// Frames in a row that were late beyond the lost limit.
     pub late: u32,
@@ -128,6 +132,7 @@ impl KnownHive {
             synced: Synced::Never,
             pending: None,
             skipping: false,
+            spoilt: false,
             arrivals: Arrivals::new(now),
             late: 0,
             arrived: now,
@@ -156,6 +161,7 @@ impl KnownHive {
         }
         (self.session, self.info, self.streams, self.sequence) = (session, info, 0, 0);
         (self.synced, self.pending, self.skipping, self.late) = (Synced::Never, None, false, 0);
+        self.spoilt = false;
         (self.arrivals, self.arrived, self.goodbye) = (Arrivals::new(now), now, false);
         self.by_slot.clear();
         self.dirty = true;
@@ -194,6 +200,10 @@ impl KnownHive {
 
     pub fn count(&self) -> usize {
         self.by_name.len()
+    }
+
+    pub fn place_of(&self, id: &WorkerId) -> Option<u32> {
+        self.by_name.get(id).copied()
     }
 
     pub fn at(&self, place: u32) -> Option<&KnownWorker> {

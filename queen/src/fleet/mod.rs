@@ -6,6 +6,8 @@ mod apply;
 mod expire;
 pub mod feed;
 mod filter;
+#[cfg(test)]
+mod hostile;
 mod known;
 pub(crate) mod object;
 mod row;

@@ -12,6 +12,8 @@ use std::sync::Arc;
 const RECORD_BYTES: usize = 64 * 1024;
 /// The most GPUs one worker may name.
 const GPUS: usize = 64;
+/// The longest UUID of a GPU, in bytes: its driver's have 40.
+const GPU_UUID: usize = 128;
 
 /// A row that may be kept.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub fn check(hive: &HiveId, row: WorkerRow) -> Result<Checked, Refusal> {
         return Err(Refusal::invalid("rows.spec.hive", reason));
     }
     let id = WorkerId::new(&spec.group, &spec.instance).map_err(|e| Refusal::invalid("rows.spec", e.to_string()))?;
+    // One date that no calendar has would make whole lists unreadable as JSON.
+    let untimely = spec.start_time.take_if(|at| common::from_timestamp(at).is_none()).is_some();
     let spec_bytes = Bytes::from(spec.encode_to_vec());
     if spec_bytes.len() > RECORD_BYTES {
         let reason = format!("the spec of {id} has {} bytes; at most {RECORD_BYTES} are accepted", spec_bytes.len());
@@ -56,6 +60,7 @@ pub fn check(hive: &HiveId, row: WorkerRow) -> Result<Checked, Refusal> {
         Some(stats) => clean(stats),
         None => (Quanta::default(), 0),
     };
+    let dropped = dropped + u64::from(untimely);
     Ok(Checked { slot: row.slot, id, spec: Arc::new(spec), spec_bytes, state: row.state, stats, quanta, dropped })
 }
 
@@ -84,9 +89,10 @@ fn clean(stats: &mut ProcessStats) -> (Quanta, u64) {
 
 /// The same for per-GPU rows.
 pub fn clean_gpus(gpus: &mut Vec<GpuUse>) -> u64 {
-    let beyond = gpus.len().saturating_sub(GPUS);
+    let before = gpus.len();
+    gpus.retain(|gpu| gpu.uuid.len() <= GPU_UUID);
     gpus.truncate(GPUS);
-    beyond as u64 + gpus.iter_mut().map(|gpu| clean_percent(&mut gpu.util_pct)).sum::<u64>()
+    (before - gpus.len()) as u64 + gpus.iter_mut().map(|gpu| clean_percent(&mut gpu.util_pct)).sum::<u64>()
 }
 
 fn clean_percent(field: &mut Option<f64>) -> u64 {
