@@ -146,3 +146,28 @@ async fn a_demo_without_an_owner_ends_itself() {
     let worker = std::cell::RefCell::new(&mut worker);
     eventually("the orphan has ended", SOON, || async { worker.borrow_mut().ended() }).await;
 }
+
+#[tokio::test]
+async fn l6_several_stops_share_their_grace() {
+    let scene = Scene::new();
+    let _queen = scene.queen(&[]).await;
+    let _hive = scene.hive(&[]).await;
+    let stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(1000)";
+    let names: Vec<String> = (1..=6).map(|number| format!("llm/{number}")).collect();
+    for number in ["1", "2", "3", "4", "5", "6"] {
+        let output = scene.run(&["--group", "llm", "--name", number, "--", "python3", "-c", stubborn]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+    }
+    for name in &names {
+        let deaf = || async { scene.rbee(&["logs", name]).stdout.contains("deaf").then_some(()) };
+        eventually("it ignores the polite signal", SOON, deaf).await;
+    }
+    let began = std::time::Instant::now();
+    let mut words = vec!["stop", "--grace", "2s"];
+    words.extend(names.iter().map(String::as_str));
+    let output = scene.rbee(&words);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert_eq!(output.stdout.lines().count(), 6);
+    // One after another they would take six times their grace.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}

@@ -11,7 +11,9 @@ pub async fn run(global: &Global, args: Run) -> Result<(), Failure> {
     let request = request(args)?;
     let socket = locate::socket(global, hive.as_deref()).await?;
     let mut client = connect::hive(&socket).await?;
-    let what = format!("start {:?} on the hive at {}", request.command.join(" "), socket.display());
+    // Not its arguments: one of them may be a secret, and errors end up in logs.
+    let program = request.command.first().cloned().unwrap_or_default();
+    let what = format!("start {program:?} on the hive at {}", socket.display());
     let answer = connect::answer(global.timeout, &what, client.start_worker(request)).await;
     let answer = answer.map_err(plain_error)?;
     let worker = answer.worker.clone().unwrap_or_default();

@@ -6,13 +6,27 @@ use crate::show::json;
 use crate::verbs::{HiveClient, events};
 use crate::{connect, locate, naming, terminal};
 use common::WorkerId;
+use std::time::Duration;
+use tokio::task::JoinSet;
 
-/// Stops them one after another; goes on when one fails.
+/// So many are asked to end at once; each may take its whole grace.
+const AT_ONCE: usize = 32;
+
+/// Stops them side by side; goes on when one fails.
 pub async fn run(global: &Global, args: &Stop) -> Result<(), Failure> {
     let mut failures = Vec::new();
-    for wish in &args.workers {
-        if let Err(failure) = stop(global, args, wish).await {
-            failures.push(failure);
+    let mut waiting = args.workers.iter().cloned();
+    let mut stops = JoinSet::new();
+    loop {
+        for wish in waiting.by_ref().take(AT_ONCE.saturating_sub(stops.len())) {
+            let (global, grace) = (global.clone(), args.grace);
+            stops.spawn(async move { stop(&global, grace, &wish).await });
+        }
+        match stops.join_next().await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(failure))) => failures.push(failure),
+            Some(Err(error)) => failures.push(Failure::failed("a stop broke down", &error)),
+            None => break,
         }
     }
     let (failed, all) = (failures.len(), args.workers.len());
@@ -26,7 +40,7 @@ pub async fn run(global: &Global, args: &Stop) -> Result<(), Failure> {
     Err(Failure::Partly(format!("{failed} of {all} were not stopped")))
 }
 
-async fn stop(global: &Global, args: &Stop, wish: &str) -> Result<(), Failure> {
+async fn stop(global: &Global, grace: Duration, wish: &str) -> Result<(), Failure> {
     let (_, client, workers) = locate::hive_with_workers(global, Some(wish)).await?;
     let name = match naming::unique(wish, &workers) {
         Ok(worker) => naming::full(worker),
@@ -35,7 +49,7 @@ async fn stop(global: &Global, args: &Stop, wish: &str) -> Result<(), Failure> {
         Err(Failure::Nothing(_)) => wish.to_owned(),
         Err(other) => return Err(other),
     };
-    let answer = ask(client, global, args, &name).await?;
+    let answer = ask(client, global, grace, &name).await?;
     let Some(exit) = &answer.exit else {
         return Err(Failure::Nothing(format!("no worker called {name} was running here; `rbee ps` lists them")));
     };
@@ -49,15 +63,15 @@ async fn stop(global: &Global, args: &Stop, wish: &str) -> Result<(), Failure> {
 async fn ask(
     mut client: HiveClient,
     global: &Global,
-    args: &Stop,
+    grace: Duration,
     name: &str,
 ) -> Result<proto::StopWorkerResponse, Failure> {
     let uid = nix::unistd::getuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name);
     let request =
-        proto::StopWorkerRequest { name: name.to_owned(), grace: Some(common::duration(args.grace)), stopped_by: user };
+        proto::StopWorkerRequest { name: name.to_owned(), grace: Some(common::duration(grace)), stopped_by: user };
     // The grace is the worker's, the time-out ours.
-    let limit = args.grace.saturating_add(global.timeout);
+    let limit = grace.saturating_add(global.timeout);
     let asking = client.stop_worker(request);
     connect::answer(limit, &format!("stop {name}"), asking).await.map_err(locate::not_the_queen)
 }
