@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 /// Between looks while a port is still awaited.
 const SEARCH_EVERY: Duration = Duration::from_secs(2);
+/// Looks that are due this soon are taken along with one that is due: a look costs the same for one and for many.
+const TAKEN_ALONG: Duration = Duration::from_secs(1);
 /// So many looks are taken at that pace (ten minutes: large models load long); after that it is the slow one.
 const SEARCH_LOOKS: u32 = 300;
 /// Between looks when the port is known, given, or no longer expected.
@@ -104,7 +106,12 @@ impl Plan {
 
     /// Whom to look at now; plans the look after it.
     fn begin(&mut self, now: Instant) -> Vec<Wanted> {
-        let due = self.watched.iter_mut().filter(|(_, watched)| watched.due <= now);
+        if self.next_due().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        // Not a first look: by then its program may not have been executed.
+        let along = |watched: &Watched| watched.looks > 0 && watched.due <= now + TAKEN_ALONG;
+        let due = self.watched.iter_mut().filter(|(_, watched)| watched.due <= now || along(watched));
         due.map(|(slot, watched)| {
             watched.looks = watched.looks.saturating_add(1);
             let searching = !watched.given && watched.port.is_none() && watched.looks < SEARCH_LOOKS;
@@ -167,6 +174,19 @@ mod tests {
         plan.learn(vec![Seen { slot: 1, port: Some(80), command: None }]);
         assert!(!plan.begin(later + SEARCH_EVERY).is_empty());
         assert_eq!(plan.next_due(), Some(later + SEARCH_EVERY + REVIEW_EVERY));
+    }
+
+    #[test]
+    fn looks_that_are_due_soon_are_taken_together() {
+        let mut plan = Plan::default();
+        let now = Instant::now();
+        plan.settle(&roster([member(1, "llm", "a")]), now);
+        assert_eq!(plan.begin(now + FIRST_LOOK).len(), 1);
+        plan.settle(&roster([member(1, "llm", "a"), member(2, "llm", "b")]), now + TAKEN_ALONG);
+        assert_eq!(plan.begin(now + TAKEN_ALONG + FIRST_LOOK).len(), 2);
+        assert!(plan.begin(now + SEARCH_EVERY + FIRST_LOOK).is_empty());
+        plan.settle(&roster([member(1, "llm", "a"), member(2, "llm", "b"), member(3, "llm", "c")]), now + SEARCH_EVERY);
+        assert_eq!(plan.begin(now + TAKEN_ALONG + FIRST_LOOK + SEARCH_EVERY).len(), 3);
     }
 
     #[test]

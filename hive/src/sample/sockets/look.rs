@@ -46,19 +46,19 @@ pub struct Seen {
 
 /// Looks at each. Blocks for as long as the kernel does.
 pub fn look(proc_root: &Path, wanted: &[Wanted]) -> Vec<Seen> {
-    let ports = wanted.iter().any(|wanted| wanted.ports);
-    let listening = if ports { listening(proc_root) } else { HashMap::new() };
+    // The kernel walks all its sockets for the tables: only when somebody here has one at all.
+    let listening = std::cell::LazyCell::new(|| listening(proc_root));
     let mut buffer = Buffer::default();
     let scan = scan_for(proc_root, wanted, &mut buffer);
     let seen = wanted.iter().enumerate().map(|(tree, wanted)| {
-        let port = if wanted.ports && !listening.is_empty() {
+        let port = if wanted.ports {
             let pids = match &wanted.footing.cgroup {
                 Some(cgroup) => File::open(cgroup.join("cgroup.procs"))
                     .map(|file| counters::pids(buffer.list(&file).unwrap_or_default()).collect())
                     .unwrap_or_default(),
                 None => scan.of(tree).map(|(pid, _)| *pid).collect::<Vec<_>>(),
             };
-            let ports = pids.iter().take(PROCESSES_MAX).filter_map(|pid| lowest_port(proc_root, *pid, &listening));
+            let ports = pids.iter().take(PROCESSES_MAX).filter_map(|pid| lowest_port(proc_root, *pid, || &*listening));
             ports.min()
         } else {
             None
@@ -103,12 +103,16 @@ fn listener(line: &str) -> Option<(u64, u16)> {
     Some((fields.nth(5)?.parse().ok()?, port))
 }
 
-fn lowest_port(proc_root: &Path, pid: i32, listening: &HashMap<u64, u16>) -> Option<u16> {
+fn lowest_port<'a>(proc_root: &Path, pid: i32, listening: impl FnOnce() -> &'a HashMap<u64, u16>) -> Option<u16> {
     let descriptors = std::fs::read_dir(proc_root.join(pid.to_string()).join("fd")).ok()?;
     let inodes: BTreeSet<u64> = descriptors
         .take(DESCRIPTORS_MAX)
         .filter_map(|entry| socket(&std::fs::read_link(entry.ok()?.path()).ok()?))
         .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let listening = listening();
     inodes.iter().filter_map(|inode| listening.get(inode)).copied().min()
 }
 
