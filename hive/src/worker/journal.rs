@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// As many events are kept; the file may hold twice as many before it is written anew.
 pub const EVENTS_MAX: usize = 4096;
@@ -25,6 +25,7 @@ const MESSAGE_MAX: usize = 1000;
 pub struct Journal {
     hive: HiveId,
     id: String,
+    boot_id: String,
     path: PathBuf,
     last: watch::Sender<u64>,
     kept: Mutex<Kept>,
@@ -71,7 +72,7 @@ impl Journal {
             }
         };
         let last = watch::Sender::new(events.back().map_or(0, |event| event.number));
-        let journal = Self { hive: hive.clone(), id, path, last, kept: Mutex::default() };
+        let journal = Self { hive: hive.clone(), id, boot_id: boot_id.to_owned(), path, last, kept: Mutex::default() };
         let mut kept = journal.kept();
         kept.events = events;
         journal.rewrite(&mut kept)?;
@@ -142,18 +143,32 @@ impl Journal {
         }
         kept.in_file += 1;
         let full = kept.in_file > 2 * EVENTS_MAX;
+        let had_file = kept.file.is_some();
         let written = match &mut kept.file {
-            Some(_) if full => self.rewrite(&mut kept),
-            Some(file) => file.write_all(&bytes),
-            None => Ok(()),
+            Some(file) if !full => file.write_all(&bytes),
+            // Without a file: the disk may take it again.
+            _ => self.rewrite(&mut kept),
         };
-        if let Err(error) = written {
-            warn!(path = %self.path.display(), %error, "journal goes on in memory only");
-            kept.file = None;
+        match written {
+            Err(error) if had_file => {
+                warn!(path = %self.path.display(), %error, "journal goes on in memory only");
+                kept.file = None;
+                // Its numbers must not be given out again by the next hive, which will not know them.
+                let _ = fs::remove_file(self.path.with_extension("id"));
+            }
+            Ok(()) if !had_file => self.back_on_disk(&mut kept),
+            _ => {}
         }
         // Still under the lock: the next writer counts on from it.
         self.last.send_replace(number);
         number
+    }
+
+    fn back_on_disk(&self, kept: &mut Kept) {
+        match fs::write(self.path.with_extension("id"), format!("{} {}\n", self.id, self.boot_id)) {
+            Ok(()) => info!(path = %self.path.display(), "journal is on disk again"),
+            Err(_) => kept.file = None,
+        }
     }
 
     fn rewrite(&self, kept: &mut Kept) -> io::Result<()> {
@@ -245,6 +260,21 @@ mod tests {
         assert_ne!(torn.id(), first.id());
         assert_eq!(numbers(&torn.after(0)), [1]);
         assert_ne!(open(state.path(), "another boot").id(), torn.id());
+    }
+
+    #[test]
+    fn t5_numbers_that_a_full_disk_did_not_take_are_not_given_out_again() {
+        let state = tempfile::tempdir().unwrap();
+        let name = || fs::read_to_string(state.path().join("journal.id"));
+        let first = open(state.path(), "boot");
+        add(&first, "a");
+        first.kept().file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        add(&first, "b");
+        assert!(name().is_err());
+        add(&first, "c");
+        assert!(name().unwrap().starts_with(first.id()), "the disk took it again");
+        let second = open(state.path(), "boot");
+        assert_eq!((second.id(), numbers(&second.after(0))), (first.id(), vec![1, 2, 3]));
     }
 
     #[test]
