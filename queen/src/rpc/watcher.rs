@@ -164,7 +164,7 @@ impl Watcher {
     /// between, however long this takes.
     async fn read_on(&mut self, whole: bool) -> Result<Reached, End> {
         loop {
-            match self.shared.fleet.feed().read(&mut self.place, self.filter.as_ref(), MESSAGE_BYTES) {
+            match self.shared.fleet.feed().read(Instant::now(), &mut self.place, self.filter.as_ref(), MESSAGE_BYTES) {
                 Read::Behind => return Ok(Reached::Behind),
                 Read::Page { message, more, later } => {
                     if let Some(message) = message {

@@ -8,11 +8,15 @@ use bytes::{Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::Filter;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How many objects one page looks at: bounds the time the lock is held for a filter that matches little.
 const SCAN: usize = 8_192;
 /// How many messages are kept for others to share: one for each flush class, and as many again for stragglers.
 const SHARED: usize = 8;
+/// How long a message may be given to others once newer states have come: enough for all watchers of one flush, and
+/// far below what anybody would call old.
+const SHARED_FOR: Duration = Duration::from_millis(25);
 /// Room in a message for what surrounds the objects.
 const ENVELOPE: usize = 128;
 
@@ -69,6 +73,7 @@ pub(super) struct Page {
     hint: Option<Key>,
     message: Option<Bytes>,
     cut: bool,
+    made: Instant,
 }
 
 struct Gathered {
@@ -93,7 +98,7 @@ impl Feed {
     }
 
     /// Reads on from `place`, at most about `max_bytes`.
-    pub fn read(&self, place: &mut Place, filter: Option<&Filter>, max_bytes: usize) -> Read {
+    pub fn read(&self, now: Instant, place: &mut Place, filter: Option<&Filter>, max_bytes: usize) -> Read {
         let from = (place.cursor, place.beats, place.snapshot);
         let shared = filter.is_none().then(|| self.shared(from)).flatten();
         let inner = self.lock();
@@ -101,13 +106,16 @@ impl Feed {
             return Read::Behind;
         }
         let tip = (inner.revision, inner.beat);
-        // A page from before a removal that has been forgotten shows what nobody will take back any more.
-        let page = match shared.filter(|page| page.upper >= inner.forgotten) {
+        // An old page is old state, told as if it were news; one from before a removal that has been forgotten shows
+        // what nobody will take back any more.
+        let news =
+            |page: &Page| (page.upper, page.beats) == tip || now.saturating_duration_since(page.made) <= SHARED_FOR;
+        let page = match shared.filter(|page| page.upper >= inner.forgotten && news(page)) {
             Some(page) => page,
             None => {
                 let gathered = inner.gather(place, filter, max_bytes);
                 drop(inner);
-                self.assemble(from, gathered, filter.is_none())
+                self.assemble(now, from, gathered, filter.is_none())
             }
         };
         (place.cursor, place.beats, place.hint) = (page.upper, page.beats, page.hint);
@@ -120,11 +128,11 @@ impl Feed {
         pages.iter().rev().find(|page| page.from == from).cloned()
     }
 
-    fn assemble(&self, from: (u64, u64, bool), gathered: Gathered, share: bool) -> Arc<Page> {
+    fn assemble(&self, made: Instant, from: (u64, u64, bool), gathered: Gathered, share: bool) -> Arc<Page> {
         let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(gathered.upper), &gathered));
         let share = share && message.is_some();
         let Gathered { upper, beats, hint, cut, .. } = gathered;
-        let page = Arc::new(Page { from, upper, beats, hint, message, cut });
+        let page = Arc::new(Page { from, upper, beats, hint, message, cut, made });
         if share {
             let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
             if pages.len() >= SHARED {

@@ -47,7 +47,7 @@ impl Bench {
 
     /// Reads one page; false at the tip, `None` when behind.
     fn page(&self, place: &mut Place, filter: Option<&Filter>, max: usize, mirror: &mut Mirror) -> Option<bool> {
-        match self.feed.read(place, filter, max) {
+        match self.feed.read(self.now, place, filter, max) {
             Read::Behind => None,
             Read::Page { message, more, .. } => {
                 if let Some(message) = message {
@@ -261,7 +261,7 @@ fn merged_states_are_counted() {
 fn watchers_at_the_same_place_share_one_message() {
     let mut bench = Bench::new();
     bench.put(1, "m", 2);
-    let read = || match bench.feed.read(&mut bench.feed.start(), None, 400) {
+    let read = || match bench.feed.read(bench.now, &mut bench.feed.start(), None, 400) {
         Read::Page { message: Some(message), .. } => message.as_ptr(),
         other => panic!("{other:?}"),
     };
@@ -286,7 +286,7 @@ fn a_shared_message_does_not_hide_what_came_after_it() {
     let mut bench = Bench::new();
     bench.put(1, "m", 2);
     let (mut first, mut second) = (bench.feed.start(), bench.feed.start());
-    let read = |place: &mut Place| match bench.feed.read(place, None, 400) {
+    let read = |place: &mut Place| match bench.feed.read(bench.now, place, None, 400) {
         Read::Page { message, more, later } => (message.unwrap(), more, later),
         Read::Behind => panic!("behind"),
     };
@@ -295,4 +295,18 @@ fn a_shared_message_does_not_hide_what_came_after_it() {
     bench.feed.write(bench.now).beat(None, &Arc::from("box"), object::beat(&proto::HiveBeat::default()));
     assert_eq!(read(&mut second), (message, false, true));
     assert!(matches!(read(&mut second), (_, false, false)));
+}
+
+#[test]
+fn a_new_watcher_is_never_told_old_state() {
+    let mut bench = Bench::new();
+    bench.put(1, "m", 2);
+    bench.tip(&mut bench.feed.start(), None, &mut Mirror::default());
+    bench.put(1, "m", 4);
+    bench.remove(1);
+    bench.put(2, "m", 2);
+    bench.now += Duration::from_secs(24);
+    let (mut place, mut mirror) = (bench.feed.start(), Mirror::default());
+    assert_eq!(bench.page(&mut place, None, 400, &mut mirror), Some(false));
+    assert_eq!(mirror.workers.keys().cloned().collect::<Vec<_>>(), bench.truth(None));
 }
