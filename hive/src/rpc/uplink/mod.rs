@@ -54,6 +54,8 @@ enum SessionError {
     Connect { url: String, reason: String },
     #[error("{step} was answered with {}: {}", status.code(), status.message())]
     Refused { step: &'static str, status: Status },
+    #[error("what listens at {url} broke off {step}; is it a queen?")]
+    Broken { url: String, step: &'static str },
     #[error("the queen has taken no frame for {} s", STALL_LIMIT.as_secs())]
     Stalled,
     #[error("the queen ended the stream")]
@@ -132,7 +134,7 @@ impl Uplink {
         });
         request.set_timeout(CALL_DEADLINE);
         let Some(answer) = until(stopping, client.register(request)).await else { return Ok(()) };
-        let session = answer.map_err(|status| SessionError::Refused { step: "Register", status })?.into_inner();
+        let session = answer.map_err(|status| self.refused("Register", status))?.into_inner();
         let bound = |d: &Option<prost_types::Duration>| d.as_ref().and_then(from_duration);
         self.window = bound(&session.retry_min).zip(bound(&session.retry_max));
         let pulse = Pulse::new();
@@ -142,6 +144,14 @@ impl Uplink {
         self.state.send_replace(LinkState { url: self.url.clone(), connected: true, error: None });
         info!(queen = %self.url, epoch = session.epoch, "reporting");
         self.push(client, frames, &pulse, stopping).await
+    }
+
+    /// A status that this end made itself says in many words, a new one each time, only that the link is gone.
+    fn refused(&self, step: &'static str, status: Status) -> SessionError {
+        match std::error::Error::source(&status) {
+            Some(_) => SessionError::Broken { url: self.url.clone(), step },
+            None => SessionError::Refused { step, status },
+        }
     }
 
     async fn push(
@@ -156,7 +166,7 @@ impl Uplink {
             answer = answer => match answer {
                 Ok(_) if stopping.is_cancelled() => Ok(()),
                 Ok(_) => Err(SessionError::Ended),
-                Err(status) => Err(SessionError::Refused { step: "PushTelemetry", status }),
+                Err(status) => Err(self.refused("PushTelemetry", status)),
             },
             () = self.stalled(pulse) => Err(SessionError::Stalled),
             () = farewell(stopping) => Ok(()),

@@ -179,3 +179,26 @@ async fn a_stopping_hive_says_goodbye() {
     let status = scene.frame().await.hive.unwrap().operational_status();
     assert_eq!(status, proto::OperationalStatus::Stopping);
 }
+
+#[tokio::test]
+async fn what_is_no_queen_is_said_once() {
+    let mut scene = scene(vec![]).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    scene.url = format!("http://{}", listener.local_addr().unwrap());
+    let (task, mut state) = scene.uplink();
+    // Each breaks off in another way: without a word, in the words of another protocol, in none.
+    let mut said = Vec::new();
+    for words in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff\xff\xff"] {
+        let (mut stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, words).await.unwrap();
+        drop(stream);
+        tokio::time::timeout(PATIENCE, state.wait_for(|state| state.error.is_some())).await.unwrap().unwrap();
+        said.push(state.borrow_and_update().error.clone().unwrap());
+    }
+    // When it dials again it has said all that it had to say.
+    tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    said.push(state.borrow().error.clone().unwrap());
+    assert!(said[0].contains("is it a queen?") && said.iter().all(|words| *words == said[0]), "{said:?}");
+    scene.stopping.cancel();
+    task.await.unwrap();
+}
