@@ -178,6 +178,9 @@ fn close(inner: &Inner, id: &WorkerId, record: &Record) {
     };
     let message = match (rebooted, oom) {
         (true, _) => "ended while no hive ran: the machine was started anew",
+        (false, false) if process.start_ticks == 0 => {
+            "let go: when it was started could not be read, so it cannot be known again and may still run"
+        }
         (false, true) => "ended while no hive ran: the kernel had killed in it at its memory limit",
         (false, false) => "ended while no hive ran",
     };

@@ -1,6 +1,7 @@
 //! What procfs says about one process: the few fields that make up its identity.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,20 @@ pub fn runs(root: &Path, pid: i32, start_ticks: u64) -> bool {
     stat(root, pid).is_ok_and(|found| found.start_ticks == start_ticks && !found.is_dead())
 }
 
+/// The wait status of a process that has ended and is not reaped; `None` for any other, and where the kernel does not
+/// tell it (proc(5): `exit_code` reads as zero for processes of other users).
+pub fn wait_status(root: &Path, pid: i32, start_ticks: u64) -> Option<i32> {
+    let directory = root.join(pid.to_string());
+    let own = nix::unistd::geteuid();
+    if !own.is_root() && std::fs::metadata(&directory).ok()?.uid() != own.as_raw() {
+        return None;
+    }
+    let bytes = std::fs::read(directory.join("stat")).ok()?;
+    parse(&bytes).filter(|found| found.start_ticks == start_ticks && found.is_dead())?;
+    let last = bytes.rsplit(|byte| *byte == b' ').next()?;
+    std::str::from_utf8(last).ok()?.trim_end().parse().ok()
+}
+
 /// Every live process of a session. Costs a walk over all processes.
 pub fn session(root: &Path, leader: i32) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
@@ -45,17 +60,45 @@ pub fn session(root: &Path, leader: i32) -> Vec<i32> {
 
 /// The kernel's id of this boot.
 pub fn boot_id(root: &Path) -> io::Result<String> {
-    Ok(std::fs::read_to_string(root.join("sys/kernel/random/boot_id"))?.trim().to_owned())
+    match std::fs::read_to_string(root.join("sys/kernel/random/boot_id")) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        #[cfg(any(not(target_os = "linux"), rbee_plain))]
+        Err(error) if error.kind() == io::ErrorKind::NotFound => told_boot().ok_or(error),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same from other kernels: an id, or when it booted, whatever its shape.
+#[cfg(any(not(target_os = "linux"), rbee_plain))]
+fn told_boot() -> Option<String> {
+    ["kern.bootsessionuuid", "kern.boottime"].into_iter().find_map(|name| {
+        let told = std::process::Command::new("sysctl").args(["-n", name]).output().ok()?;
+        let text = String::from_utf8(told.stdout).ok()?;
+        let words: Vec<&str> = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').collect();
+        let id = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
+        (told.status.success() && !id.is_empty()).then_some(id)
+    })
 }
 
 /// When a process with these start ticks was started, on the wall clock; `None` without a clock to tell.
 pub fn start_time(start_ticks: u64) -> Option<SystemTime> {
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten()?;
     let per_second = u64::try_from(per_second).ok().filter(|ticks| *ticks > 0)?;
-    let boot = Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?);
+    let boot = since_boot_now()?;
     let nanos = (start_ticks % per_second) * 1_000_000_000 / per_second;
     let since_boot = Duration::from_secs(start_ticks / per_second) + Duration::from_nanos(nanos);
     SystemTime::now().checked_sub(boot.saturating_sub(since_boot))
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot_now() -> Option<Duration> {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok().map(Duration::from)
+}
+
+/// Elsewhere there are no start ticks to count from.
+#[cfg(not(target_os = "linux"))]
+fn since_boot_now() -> Option<Duration> {
+    None
 }
 
 /// The environment that a process was executed with, one `KEY=value` each; empty where it may not be read.
@@ -104,5 +147,18 @@ mod tests {
         let age = SystemTime::now().duration_since(start_time(own.start_ticks).unwrap()).unwrap();
         assert!(age < Duration::from_secs(24 * 3600), "{age:?}");
         assert!(!command(root, pid).is_empty());
+    }
+
+    #[test]
+    fn the_dead_tell_how_they_ended_until_they_are_reaped() {
+        let root = Path::new("/proc");
+        let mut child = std::process::Command::new("sh").args(["-c", "kill -9 $$"]).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start_ticks = stat(root, pid).unwrap().start_ticks;
+        crate::worker::testing::until("it is dead", || stat(root, pid).is_ok_and(|found| found.is_dead()));
+        assert_eq!(wait_status(root, pid, start_ticks), Some(9));
+        assert_eq!(wait_status(root, pid, start_ticks + 1), None);
+        child.wait().unwrap();
+        assert_eq!(wait_status(root, pid, start_ticks), None);
     }
 }

@@ -1,7 +1,7 @@
 //! One task per worker: waits for its first process by pidfd, then until nothing of it is left.
 
 use super::Inner;
-use crate::roster::Slot;
+use crate::roster::{Footing, Slot};
 use crate::worker::cgroup::Cgroup;
 use crate::worker::procfs;
 use crate::worker::sys::{self, Ended};
@@ -36,7 +36,7 @@ async fn follow(inner: &Arc<Inner>, id: &WorkerId, slot: Slot) {
         (entry.pidfd.clone(), entry.cgroup.clone(), entry.member.footing.clone())
     };
     let ended = match pidfd {
-        Some(pidfd) => first_process(pidfd).await,
+        Some(pidfd) => first_process(inner, pidfd, &footing).await,
         None => Ended::Unknown,
     };
     match &cgroup {
@@ -47,7 +47,7 @@ async fn follow(inner: &Arc<Inner>, id: &WorkerId, slot: Slot) {
 }
 
 /// How the first process ended, once it has.
-async fn first_process(pidfd: Arc<OwnedFd>) -> Ended {
+async fn first_process(inner: &Inner, pidfd: Arc<OwnedFd>, footing: &Footing) -> Ended {
     if let Err(error) = sys::ended(pidfd.clone()).await {
         warn!(%error, "a process cannot be waited for, it is looked at instead");
     }
@@ -61,6 +61,10 @@ async fn first_process(pidfd: Arc<OwnedFd>) -> Ended {
         Err(_) => {}
     }
     for _ in 0..TOLD_ATTEMPTS {
+        // Not reaped yet, which some kernels need to tell it by the pidfd, and others never do.
+        if let Some(status) = procfs::wait_status(&inner.config.proc_root, footing.pid, footing.start_ticks) {
+            return Ended::from_status(status);
+        }
         if let Some(ended) = sys::told_exit(&pidfd) {
             return ended;
         }

@@ -1,9 +1,19 @@
-//! The few system calls that no crate wraps: starting a process inside its cgroup, and pidfds. The only unsafe code
-//! of this wing.
+//! The few system calls that no crate wraps: starting a process inside its cgroup, and pidfds. Where there are neither,
+//! `plain.rs` stands in for both. The only unsafe code of this wing.
 #![allow(unsafe_code)]
 
+mod parts;
+#[cfg(all(target_os = "linux", not(rbee_plain)))]
 mod pidfd;
+#[cfg(any(not(target_os = "linux"), rbee_plain))]
+mod plain;
+#[cfg(all(target_os = "linux", not(rbee_plain)))]
 mod start;
 
-pub use pidfd::{Ended, ended, has_ended, open, reap, send, told_exit};
-pub use start::{Child, Exec, Fault, Place, Step, remember_open_files, start};
+pub use parts::{Child, Ended, Exec, Fault, Place, Step, remember_open_files};
+#[cfg(all(target_os = "linux", not(rbee_plain)))]
+pub use pidfd::{ended, has_ended, open, reap, send, told_exit};
+#[cfg(any(not(target_os = "linux"), rbee_plain))]
+pub use plain::{ended, has_ended, open, reap, send, start, told_exit};
+#[cfg(all(target_os = "linux", not(rbee_plain)))]
+pub use start::start;

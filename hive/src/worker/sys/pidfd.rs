@@ -1,5 +1,6 @@
 //! Process file descriptors: a name for a process that cannot come to mean another one.
 
+use super::parts::Ended;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -13,17 +14,6 @@ use tokio::io::unix::AsyncFd;
 const PIDFD_GET_INFO: libc::c_ulong = (3 << 30) | (64 << 16) | (0xFF << 8) | 11;
 /// "The exit code is known": the process has been reaped (Linux 6.15).
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// By itself, with this code.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-    /// Nobody could tell.
-    Unknown,
-}
 
 #[repr(C)]
 #[derive(Default)]
@@ -96,10 +86,5 @@ pub fn told_exit(pidfd: &OwnedFd) -> Option<Ended> {
     if done < 0 || info.mask & PIDFD_INFO_EXIT == 0 {
         return None;
     }
-    let status = info.exit_code;
-    Some(if libc::WIFSIGNALED(status) {
-        Ended::Signal(libc::WTERMSIG(status))
-    } else {
-        Ended::Code(libc::WEXITSTATUS(status))
-    })
+    Some(Ended::from_status(info.exit_code))
 }

@@ -2,12 +2,12 @@
 //! calls on what was allocated before; the step that fails comes back through a close-on-exec pipe. It executes
 //! nothing before it has been written down, and dies with a hive that is killed until then.
 
+use super::parts::{Child, Exec, Fault, Place, Step, open_files, remember_open_files};
 use super::pidfd;
 use std::ffi::{CString, c_char};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -15,97 +15,6 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const NEVER_STARTED: i32 = 127;
 /// The highest signal number on Linux.
 const SIGNAL_MAX: i32 = 64;
-
-/// Soft and hard limit on open files that workers get, see [`remember_open_files`].
-static OPEN_FILES: OnceLock<(libc::rlim_t, libc::rlim_t)> = OnceLock::new();
-
-/// Where the child is put.
-#[derive(Debug, Clone, Copy)]
-pub enum Place<'a> {
-    /// Cloned into this cgroup directory.
-    Cgroup(BorrowedFd<'a>),
-    /// Writes itself into this open `cgroup.procs` before exec.
-    Join(BorrowedFd<'a>),
-    /// Stays where the hive is.
-    Nowhere,
-}
-
-/// What failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Making the process.
-    Clone = 1,
-    /// Making its session.
-    Session = 2,
-    /// Writing itself into the cgroup.
-    Join = 3,
-    /// Wiring its input and output.
-    Streams = 4,
-    /// Entering its working directory.
-    Directory = 5,
-    /// Executing the program.
-    Exec = 6,
-    /// Writing down who it is, before it executes anything.
-    Record = 7,
-}
-
-impl Step {
-    fn from_number(number: i32) -> Self {
-        match number {
-            2 => Self::Session,
-            3 => Self::Join,
-            4 => Self::Streams,
-            5 => Self::Directory,
-            6 => Self::Exec,
-            7 => Self::Record,
-            _ => Self::Clone,
-        }
-    }
-}
-
-/// A start that failed; nothing of it is left.
-#[derive(Debug)]
-pub struct Fault {
-    /// At which step.
-    pub step: Step,
-    /// Why.
-    pub source: io::Error,
-}
-
-/// What is to be executed.
-#[derive(Debug)]
-pub struct Exec {
-    /// Path of the program.
-    pub program: CString,
-    /// Its arguments, itself first.
-    pub arguments: Vec<CString>,
-    /// `KEY=value` each.
-    pub environment: Vec<CString>,
-    /// Where it works; `None`: where the hive does.
-    pub directory: Option<CString>,
-    /// Where its output goes, opened for appending.
-    pub log: OwnedFd,
-    /// Where its input comes from: `/dev/null`.
-    pub null: OwnedFd,
-}
-
-/// A process past its exec. It is our child: whoever holds the pidfd reaps it.
-#[derive(Debug)]
-pub struct Child {
-    /// Its pid.
-    pub pid: i32,
-    /// Names it for good.
-    pub pidfd: OwnedFd,
-}
-
-/// Remembers the limit on open files that workers are to get: the one the hive itself was started with. Whoever
-/// raises the hive's own limit calls this first; later calls change nothing.
-pub fn remember_open_files() {
-    OPEN_FILES.get_or_init(|| {
-        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-            .unwrap_or((libc::RLIM_INFINITY, libc::RLIM_INFINITY))
-    });
-}
 
 /// Everything that the child touches, allocated before it exists.
 struct Ready<'a> {
@@ -180,7 +89,7 @@ impl<'a> Ready<'a> {
             gate,
             opener,
             parent: i32::try_from(std::process::id()).map_err(io::Error::other)?,
-            open_files: OPEN_FILES.get().map(|(soft, hard)| libc::rlimit { rlim_cur: *soft, rlim_max: *hard }),
+            open_files: open_files(),
             calm_oom: std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|text| text.starts_with('-')),
             _exec: exec,
         })

@@ -1,6 +1,7 @@
 //! Starts of real processes: what they inherit, how they fail, and when they do not begin at all.
 
 use super::*;
+use crate::worker::sys::parts::Ended;
 use std::os::fd::AsFd;
 
 fn exec(program: &str, arguments: &[&str], directory: Option<&str>) -> (Exec, File) {
@@ -17,7 +18,7 @@ fn exec(program: &str, arguments: &[&str], directory: Option<&str>) -> (Exec, Fi
     (exec, log)
 }
 
-fn wait(child: &Child) -> pidfd::Ended {
+fn wait(child: &Child) -> Ended {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut polled = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut polled, PollTimeout::from(10_000u16)).unwrap(), 1, "no end within 10 s");
@@ -40,7 +41,7 @@ fn a_child_has_its_own_session_plain_signals_and_no_other_files() {
     let script = "trap '' USR1; ls /proc/self/fd | wc -l; grep -E 'SigBlk|SigIgn' /proc/self/status; echo $A";
     let (exec, mut log) = exec("/bin/sh", &["-c", script], None);
     let child = start(&exec, Place::Nowhere, &mut |_| Ok(())).unwrap();
-    assert_eq!(wait(&child), pidfd::Ended::Code(0));
+    assert_eq!(wait(&child), Ended::Code(0));
     let mut text = String::new();
     io::Seek::rewind(&mut log).unwrap();
     log.read_to_string(&mut text).unwrap();
@@ -58,9 +59,9 @@ fn a_child_has_its_own_session_plain_signals_and_no_other_files() {
 #[test]
 fn the_end_of_a_child_is_told_by_code_or_signal() {
     let child = start(&exec("/bin/sh", &["-c", "exit 7"], None).0, Place::Nowhere, &mut |_| Ok(())).unwrap();
-    assert_eq!(wait(&child), pidfd::Ended::Code(7));
+    assert_eq!(wait(&child), Ended::Code(7));
     let child = start(&exec("/bin/sh", &["-c", "kill -9 $$"], None).0, Place::Nowhere, &mut |_| Ok(())).unwrap();
-    assert_eq!(wait(&child), pidfd::Ended::Signal(9));
+    assert_eq!(wait(&child), Ended::Signal(9));
     assert_eq!(
         pidfd::send(child.pidfd.as_fd(), nix::sys::signal::Signal::SIGTERM).unwrap_err().raw_os_error(),
         Some(libc::ESRCH)
@@ -90,7 +91,7 @@ fn nothing_is_executed_that_is_not_written_down() {
         })
     });
     let pidfd = told.recv().unwrap();
-    assert_eq!(wait(&Child { pid: 0, pidfd }), pidfd::Ended::Signal(9));
+    assert_eq!(wait(&Child { pid: 0, pidfd }), Ended::Signal(9));
     assert!(!mark.exists());
     // It left without a word, so nobody can wait for it.
     std::mem::forget(killed);
