@@ -1,0 +1,125 @@
+//! What both ways of starting a process have in common: the words they speak in.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+/// Soft and hard limit on open files that workers get, see [`remember_open_files`].
+static OPEN_FILES: OnceLock<(libc::rlim_t, libc::rlim_t)> = OnceLock::new();
+
+/// Where the child is put.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// Cloned into this cgroup directory.
+    Cgroup(BorrowedFd<'a>),
+    /// Writes itself into this open `cgroup.procs` before exec.
+    Join(BorrowedFd<'a>),
+    /// Stays where the hive is.
+    Nowhere,
+}
+
+/// What failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Making the process.
+    Clone = 1,
+    /// Making its session.
+    Session = 2,
+    /// Writing itself into the cgroup.
+    Join = 3,
+    /// Wiring its input and output.
+    Streams = 4,
+    /// Entering its working directory.
+    Directory = 5,
+    /// Executing the program.
+    Exec = 6,
+    /// Writing down who it is, before it executes anything.
+    Record = 7,
+}
+
+impl Step {
+    /// What a child that failed calls its step.
+    pub(super) fn from_number(number: i32) -> Self {
+        match number {
+            2 => Self::Session,
+            3 => Self::Join,
+            4 => Self::Streams,
+            5 => Self::Directory,
+            6 => Self::Exec,
+            7 => Self::Record,
+            _ => Self::Clone,
+        }
+    }
+}
+
+/// A start that failed; nothing of it is left.
+#[derive(Debug)]
+pub struct Fault {
+    /// At which step.
+    pub step: Step,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// What is to be executed.
+#[derive(Debug)]
+pub struct Exec {
+    /// Path of the program.
+    pub program: CString,
+    /// Its arguments, itself first.
+    pub arguments: Vec<CString>,
+    /// `KEY=value` each.
+    pub environment: Vec<CString>,
+    /// Where it works; `None`: where the hive does.
+    pub directory: Option<CString>,
+    /// Where its output goes, opened for appending.
+    pub log: OwnedFd,
+    /// Where its input comes from: `/dev/null`.
+    pub null: OwnedFd,
+}
+
+/// A process past its exec. It is our child: whoever holds the pidfd reaps it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid.
+    pub pid: i32,
+    /// Names it for good.
+    pub pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody could tell.
+    Unknown,
+}
+
+impl Ended {
+    /// From a wait status, as wait(2) gives it.
+    pub fn from_status(status: i32) -> Self {
+        if libc::WIFSIGNALED(status) {
+            Self::Signal(libc::WTERMSIG(status))
+        } else {
+            Self::Code(libc::WEXITSTATUS(status))
+        }
+    }
+}
+
+/// Remembers the limit on open files that workers are to get: the one the hive itself was started with. Whoever
+/// raises the hive's own limit calls this first; later calls change nothing.
+pub fn remember_open_files() {
+    OPEN_FILES.get_or_init(|| {
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+            .unwrap_or((libc::RLIM_INFINITY, libc::RLIM_INFINITY))
+    });
+}
+
+/// The limit that was remembered.
+pub(super) fn open_files() -> Option<libc::rlimit> {
+    OPEN_FILES.get().map(|(soft, hard)| libc::rlimit { rlim_cur: *soft, rlim_max: *hard })
+}
