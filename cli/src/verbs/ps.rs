@@ -19,6 +19,7 @@ pub async fn run(global: &Global, args: &Ps) -> Result<(), Failure> {
     if args.watch {
         return keep_printing(global, args, filter).await;
     }
+    let filtered = filter != proto::Filter::default();
     let mut answer = list(global, Some(filter)).await?;
     choose(args, &mut answer.workers);
     workers::print(global, "ListWorkersResponse", &answer, &answer.workers)?;
@@ -27,6 +28,9 @@ pub async fn run(global: &Global, args: &Ps) -> Result<(), Failure> {
     }
     if !args.workers.is_empty() {
         return Err(Failure::Nothing(format!("no worker is called {}", args.workers.join(" or "))));
+    }
+    if filtered {
+        return Err(Failure::Nothing("no worker fits; `rbee ps` lists them all".to_owned()));
     }
     if !global.quiet {
         terminal::say("no workers; start one with `rbee run -- COMMAND`, or see some with `rbee up --demo 3`");

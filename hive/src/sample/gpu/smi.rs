@@ -150,7 +150,8 @@ fn run(program: &Path, args: &[&str], limit: Duration) -> Result<String, SmiErro
     // A group of its own, so that what it starts dies with it.
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     let mut child = command.spawn().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => SmiError::Missing,
+        // Denied: a directory on PATH that this user may not enter. What he cannot run is not there for him.
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => SmiError::Missing,
         _ => SmiError::Run(error),
     })?;
     match finish(&mut child, deadline) {
