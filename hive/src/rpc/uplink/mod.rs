@@ -31,6 +31,8 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_ANSWER: Duration = Duration::from_secs(3);
 /// After a newer session took over, so that twins do not throw each other out in turns.
 const SUPERSEDED_WINDOW: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
+/// The first call of a session.
+const REGISTER: &str = "Register";
 /// How long a stopping hive waits for the queen's summary.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -54,8 +56,10 @@ enum SessionError {
     Connect { url: String, reason: String },
     #[error("{step} was answered with {}: {}", status.code(), status.message())]
     Refused { step: &'static str, status: Status },
-    #[error("what listens at {url} broke off {step}; is it a queen?")]
-    Broken { url: String, step: &'static str },
+    #[error("what listens at {0} does not answer as a queen does")]
+    NoQueen(String),
+    #[error("the connection broke")]
+    Broken,
     #[error("the queen has taken no frame for {} s", STALL_LIMIT.as_secs())]
     Stalled,
     #[error("the queen ended the stream")]
@@ -134,7 +138,7 @@ impl Uplink {
         });
         request.set_timeout(CALL_DEADLINE);
         let Some(answer) = until(stopping, client.register(request)).await else { return Ok(()) };
-        let session = answer.map_err(|status| self.refused("Register", status))?.into_inner();
+        let session = answer.map_err(|status| self.refused(REGISTER, status))?.into_inner();
         let bound = |d: &Option<prost_types::Duration>| d.as_ref().and_then(from_duration);
         self.window = bound(&session.retry_min).zip(bound(&session.retry_max));
         let pulse = Pulse::new();
@@ -149,7 +153,8 @@ impl Uplink {
     /// A status that this end made itself says in many words, a new one each time, only that the link is gone.
     fn refused(&self, step: &'static str, status: Status) -> SessionError {
         match std::error::Error::source(&status) {
-            Some(_) => SessionError::Broken { url: self.url.clone(), step },
+            Some(_) if step == REGISTER => SessionError::NoQueen(self.url.clone()),
+            Some(_) => SessionError::Broken,
             None => SessionError::Refused { step, status },
         }
     }
