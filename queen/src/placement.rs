@@ -2,7 +2,7 @@
 
 use crate::fleet::{Fleet, Seen, matches, model_names};
 use common::{HiveId, WorkerId};
-use proto::{Filter, FindOrder, Freshness, Gpu, WorkerSpec, WorkerState};
+use proto::{Filter, FindOrder, Freshness, Gpu, GpuSampleState, ProcessStats, WorkerSpec, WorkerState};
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,7 +114,7 @@ fn is_candidate(seen: &Seen<'_>, query: &Query) -> bool {
 fn is_wanted(seen: &Seen<'_>, want: &Want) -> bool {
     match want {
         Want::Idle => seen.is_idle(),
-        Want::UnusedGpu => seen.stats().is_some_and(|stats| stats.gpu_util_pct == Some(0.0)),
+        Want::UnusedGpu => seen.stats().is_some_and(unused_gpu),
         Want::Model { name, rule, idle } => {
             (!idle || seen.is_idle()) && model_names(seen.spec()).any(|is| rule.fits(name, is))
         }
@@ -125,6 +125,13 @@ fn is_wanted(seen: &Seen<'_>, want: &Want) -> bool {
 }
 
 /// The GPUs a worker uses or was given; all of its hive's when there are none of those.
+/// A use of exactly zero that the driver has told lately. A plain client that does not say how its number came about is
+/// believed; a number that a hive itself calls stale is not: a hung driver must not make a busy worker look free.
+fn unused_gpu(stats: &ProcessStats) -> bool {
+    let told = matches!(stats.gpu_sample_state(), GpuSampleState::Ok | GpuSampleState::Unspecified);
+    told && stats.gpu_util_pct == Some(0.0)
+}
+
 fn gpus_of<'a>(seen: &'a Seen<'_>) -> impl Iterator<Item = &'a Gpu> {
     let used = seen.stats().map(|stats| stats.gpus.as_slice()).unwrap_or_default();
     let given = &seen.spec().gpu_uuids;

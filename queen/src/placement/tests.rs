@@ -34,10 +34,15 @@ fn find_idle_workers_filters() {
         with(Activity::Unknown, None),
         with(Activity::Idle, Some(0.0)),
         with(Activity::Busy, Some(0.5)),
+        ProcessStats { gpu_sample_state: proto::GpuSampleState::Stale.into(), ..with(Activity::Unknown, Some(0.0)) },
     ];
     one_hive(&fleet, now, stats);
     assert_eq!(slots(&fleet, now, &query(Want::Idle)), ["1", "4"]);
-    assert_eq!(slots(&fleet, now, &query(Want::UnusedGpu)), ["2", "4"], "unknown is not zero");
+    assert_eq!(
+        slots(&fleet, now, &query(Want::UnusedGpu)),
+        ["2", "4"],
+        "unknown is not zero, nor is what was so before the driver hung"
+    );
     assert_eq!(slots(&fleet, now, &Query { limit: 1, ..query(Want::Idle) }), ["1"]);
     let elsewhere = Filter { hive: "den".into(), ..Filter::default() };
     assert!(slots(&fleet, now, &Query { filter: elsewhere, ..query(Want::Idle) }).is_empty());

@@ -283,7 +283,7 @@ export enum IdleBasis {
   AUTO = 1,
 
   /**
-   * A measured gpu_util_pct of exactly 0, whatever else is known.
+   * A measured gpu_util_pct of exactly 0 whose sample is not stale, whatever else is known.
    *
    * @generated from enum value: IDLE_BASIS_GPU = 2;
    */
