@@ -27,7 +27,7 @@ impl About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             operational_status: OperationalStatus::Ready.into(),
             health_status: HealthStatus::Healthy.into(),
-            boot_id: read_word(&config.proc_root.join("sys/kernel/random/boot_id")).unwrap_or_default(),
+            boot_id: life.boot_id().to_owned(),
             slice: config.slice.clone(),
             socket: config.socket.display().to_string(),
             labels: config.labels.clone().into_iter().collect(),
@@ -103,10 +103,6 @@ impl About {
             !same
         });
     }
-}
-
-fn read_word(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
 /// `MemTotal` of `/proc/meminfo`, in bytes.

@@ -1,6 +1,9 @@
 //! The agent. `worker/` keeps workers alive, `sample/` measures them, `rpc/` talks; they share only the words in
 //! `roster` and `round`, and [`Hive`] joins them.
 
+#[cfg(not(unix))]
+compile_error!("the hive knows processes, signals and sockets as Unix has them; there is none for this system");
+
 mod about;
 mod config;
 pub mod roster;

@@ -258,6 +258,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(any(not(target_os = "linux"), rbee_plain), ignore = "a plain start enters no cgroup")]
     fn spawn_applies_cpu_limit() {
         let (top, ground) = fake(&["cpu.max", "memory.max", "cgroup.procs"]);
         let limits = limits("200%", "");

@@ -10,6 +10,7 @@ static OPEN_FILES: OnceLock<(libc::rlim_t, libc::rlim_t)> = OnceLock::new();
 
 /// Where the child is put.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(any(not(target_os = "linux"), rbee_plain), allow(dead_code, reason = "a plain start enters no cgroup"))]
 pub enum Place<'a> {
     /// Cloned into this cgroup directory.
     Cgroup(BorrowedFd<'a>),

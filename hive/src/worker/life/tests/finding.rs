@@ -60,6 +60,7 @@ async fn l4_a_reused_pid_is_not_taken_for_the_worker() {
 }
 
 #[tokio::test]
+#[cfg_attr(any(not(target_os = "linux"), rbee_plain), ignore = "a plain start enters no cgroup")]
 async fn a_populated_cgroup_that_nobody_recorded_is_found_and_left_alone() {
     let place = Place::new();
     let Some(root) = place.root() else { return };
