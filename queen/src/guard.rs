@@ -41,7 +41,9 @@ impl Guard {
         };
         if let Some(named) = [&authority, &header].into_iter().flatten().find(|named| !self.answers(named)) {
             let named: String = named.chars().take(80).collect();
-            return Some(format!("host {named:?} is not answered here; start the queen with --allow-host to add a name"));
+            return Some(format!(
+                "host {named:?} is not answered here; start the queen with --allow-host to add a name"
+            ));
         }
         match self::header(headers, ORIGIN) {
             Ok(None) => None,
