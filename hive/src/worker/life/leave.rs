@@ -10,16 +10,26 @@ use tracing::{info, warn};
 impl Inner {
     /// Takes a worker that is gone out of everything, and tells how it ended.
     pub fn see_out(&self, id: &WorkerId, slot: Slot, ended: Ended) {
-        let (cause, cgroup) = {
+        let (cause, cgroup, pid) = {
             let table = self.table();
             let Some(entry) = table.live.get(id).filter(|entry| entry.member.slot == slot) else { return };
-            (cause(entry, ended), entry.cgroup.clone())
+            (cause(entry, ended), entry.cgroup.clone(), entry.member.footing.pid)
         };
         if let Some(cgroup) = cgroup.filter(|cgroup| cgroup.is_same())
             && let Err(error) = cgroup.remove()
         {
             warn!(worker = %id, %error, path = %cgroup.path.display(), "cgroup not removed");
         }
+        let message = sentence(&cause);
+        info!(worker = %id, pid, "worker gone: {message}");
+        let news = News {
+            kind: proto::LifeEventKind::Exited,
+            pid,
+            message: format!("ended: {message}"),
+            exit: Some(cause.clone()),
+        };
+        // Told before its record goes: a hive that is killed in between tells it twice rather than never.
+        self.journal.add(id, news);
         if let Err(error) = self.records.remove(id) {
             warn!(worker = %id, %error, "record not removed");
         }
@@ -27,18 +37,6 @@ impl Inner {
         let Some(entry) = table.live.remove(id) else { return };
         self.publish(&table);
         drop(table);
-        let message = sentence(&cause);
-        let pid = entry.member.footing.pid;
-        info!(worker = %id, pid, "worker gone: {message}");
-        self.journal.add(
-            id,
-            News {
-                kind: proto::LifeEventKind::Exited,
-                pid,
-                message: format!("ended: {message}"),
-                exit: Some(cause.clone()),
-            },
-        );
         entry.gone.send_replace(Some(cause));
     }
 }
