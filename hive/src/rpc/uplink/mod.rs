@@ -54,7 +54,7 @@ enum SessionError {
     Address(String, #[source] tonic::transport::Error),
     #[error("nobody answers at {url}: {reason}")]
     Connect { url: String, reason: String },
-    #[error("{step} was answered with {}: {}", status.code(), status.message())]
+    #[error("{step} was answered with {:?}: {}", status.code(), status.message())]
     Refused { step: &'static str, status: Status },
     #[error("what listens at {0} does not answer as a queen does")]
     NoQueen(String),
