@@ -1,3 +1,5 @@
+//! Sampling as a whole: rounds that come, workers that are seen at once, one failing that disturbs nobody.
+
 use super::testing::{FakeKernel, footing_of, member, real_child, roster};
 use super::*;
 use tokio::time::timeout;

@@ -1,3 +1,5 @@
+//! `WorkerService` as a caller on this machine meets it: statuses, details, streams that end.
+
 use super::*;
 use crate::worker::LifeConfig;
 use common::HiveId;

@@ -1,3 +1,5 @@
+//! The collector over fake kernel files and over real processes that come and go.
+
 use super::*;
 use crate::roster::Member;
 use crate::sample::testing::{FakeKernel, footing_of, member, real_child, roster};

@@ -1,3 +1,5 @@
+//! Two rounds of totals to one round of samples: rates, GPU shares, who is idle.
+
 use super::*;
 use crate::sample::collect::Reading;
 use crate::sample::counters::IoBytes;

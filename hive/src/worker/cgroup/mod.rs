@@ -127,9 +127,13 @@ impl Cgroup {
                     outcome.applied.insert(file.to_owned(), text);
                 }
                 Err(error) => {
-                    outcome
-                        .not_applied
-                        .push(format!("{name} not applied: writing {text:?} to {}: {error}", path.display()));
+                    let mend = match error.raw_os_error() {
+                        // The kernel makes the file only where the controller is passed on to this cgroup.
+                        Some(libc::ENOENT) => "; the controller is not available here, see `rbee doctor`",
+                        _ => "",
+                    };
+                    let sentence = format!("{name} not applied: writing {text:?} to {}: {error}{mend}", path.display());
+                    outcome.not_applied.push(sentence);
                     outcome.refusal.get_or_insert((path, error));
                 }
             }
