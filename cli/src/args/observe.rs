@@ -103,8 +103,22 @@ pub enum ConfigVerb {
     Show(ConfigFile),
 }
 
+/// What stands below the help of `config check` and `config show`.
+const EXAMPLE: &str = r#"A file, of which every line may be left out:
+  [hive]
+  name = "box"
+  queen = ["http://10.0.0.1:7833"]
+  labels = { rack = "7" }
+
+  [[observe]]                     # as often as wanted
+  unit = "ollama.service"         # or container = "vllm", or process = "llama-server" or "*vllm serve*"
+  group = "llm"
+  name = "ollama"
+  probe = "ollama"                # also port or endpoint, model, labels"#;
+
 /// Which file.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
 pub struct ConfigFile {
     /// [default: $RBEE_CONFIG, else /etc/rbee/hive.toml for root, else ~/.config/rbee/hive.toml]
     #[arg(value_name = "FILE")]
