@@ -102,7 +102,7 @@ pub async fn hive_with_workers(
 ) -> Result<(PathBuf, crate::verbs::HiveClient, Vec<proto::Worker>), Failure> {
     let path = socket(global, worker.and_then(hive_of)).await?;
     let mut client = connect::hive(&path).await?;
-    let asking = client.list_workers(proto::WorkerServiceListWorkersRequest {});
+    let asking = client.list_workers(proto::WorkerServiceListWorkersRequest::default());
     let answer = connect::answer(global.timeout, "list the workers of this machine", asking).await;
     let workers = answer.map_err(not_the_queen)?.workers;
     Ok((path, client, workers))

@@ -9,6 +9,7 @@ mod queen;
 mod rpc;
 mod server;
 mod services;
+mod tunnel;
 
 pub use config::Config;
 pub use queen::{BindError, Queen, ServeError};

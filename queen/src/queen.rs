@@ -99,6 +99,7 @@ impl Queen {
         let places = config.max_watchers.min(Semaphore::MAX_PERMITS);
         let shared = Shared {
             fleet: Arc::new(fleet),
+            tunnels: Arc::default(),
             config: Arc::new(config),
             stopping: CancellationToken::new(),
             bookmarks: receiver,

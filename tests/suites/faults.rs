@@ -61,6 +61,15 @@ struct Ill(Arc<AtomicU32>);
 
 #[tonic::async_trait]
 impl HiveService for Ill {
+    type AttachStream = tokio_stream::Empty<Result<proto::AttachResponse, Status>>;
+
+    async fn attach(
+        &self,
+        _: Request<Streaming<proto::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::internal("500"))
+    }
+
     async fn register(&self, _: Request<proto::RegisterRequest>) -> Result<Response<proto::RegisterResponse>, Status> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Err(Status::internal("500"))

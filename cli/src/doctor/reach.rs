@@ -73,7 +73,7 @@ async fn hive(global: &Global) -> Finding {
 async fn describe(global: &Global) -> Result<(String, proto::DescribeHiveResponse), Failure> {
     let socket = locate::socket(global, None).await?;
     let mut client = connect::hive(&socket).await?;
-    let asking = client.describe_hive(proto::DescribeHiveRequest {});
+    let asking = client.describe_hive(proto::DescribeHiveRequest::default());
     let answer = connect::answer(global.timeout, "ask the hive what it is", asking).await?;
     Ok((socket.display().to_string(), answer))
 }

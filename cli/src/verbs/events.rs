@@ -135,6 +135,8 @@ fn kind(kind: proto::LifeEventKind) -> &'static str {
         proto::LifeEventKind::GpuLost => "gpu lost",
         proto::LifeEventKind::GpuStalled => "gpu stalled",
         proto::LifeEventKind::GpuRecovered => "gpu back",
+        proto::LifeEventKind::Draining => "draining",
+        proto::LifeEventKind::Undrained => "undrained",
     }
 }
 

@@ -137,6 +137,7 @@ fn request(args: Run) -> Result<proto::StartWorkerRequest, Failure> {
         wait: args.wait,
         wait_timeout: args.wait.then(|| common::duration(args.wait_timeout)),
         health_timeout: args.health_timeout.map(common::duration),
+        ..Default::default()
     })
 }
 

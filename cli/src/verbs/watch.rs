@@ -15,6 +15,7 @@ pub async fn run(global: &Global, args: Watch) -> Result<(), Failure> {
         filter: Some(args.selection.filter(args.model.as_deref())),
         resume_after: args.resume.unwrap_or_default(),
         min_interval: Some(common::duration(args.interval)),
+        ..Default::default()
     };
     let mut follow = Follow::open(global, request).await?;
     loop {

@@ -171,6 +171,20 @@ impl WorkerService for Workers {
         Ok(Response::new(Box::pin(stream)))
     }
 
+    async fn drain_hive(
+        &self,
+        _: Request<proto::DrainHiveRequest>,
+    ) -> Result<Response<proto::DrainHiveResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_templates(
+        &self,
+        _: Request<proto::ListTemplatesRequest>,
+    ) -> Result<Response<proto::ListTemplatesResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     async fn describe_hive(
         &self,
         _: Request<proto::DescribeHiveRequest>,

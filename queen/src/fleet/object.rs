@@ -118,6 +118,7 @@ mod tests {
             state: WorkerState::Running.into(),
             freshness: Freshness::Live.into(),
             age: None,
+            reservation: String::new(),
         };
         let bare = Worker { spec: Some(spec), state: -1, freshness: Freshness::Lost.into(), ..Worker::default() };
         assert_eq!(update.workers, vec![full, bare]);

@@ -100,6 +100,7 @@ impl Seen<'_> {
             state: self.worker.state,
             age: self.age().map(common::duration),
             freshness: self.freshness().into(),
+            reservation: String::new(),
         }
     }
 }

@@ -154,6 +154,13 @@ impl FleetService for Looking {
         Ok(Response::new(ListHivesResponse { hives, next_page_token, revision }))
     }
 
+    async fn forget_hive(
+        &self,
+        _: Request<proto::ForgetHiveRequest>,
+    ) -> Result<Response<proto::ForgetHiveResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     async fn get_hive(&self, request: Request<GetHiveRequest>) -> Result<Response<GetHiveResponse>, Status> {
         let text = request.into_inner().id;
         let id = HiveId::parse(&text).map_err(|error| invalid::field("id", error.to_string()))?;

@@ -10,6 +10,7 @@ mod watcher;
 
 use crate::Config;
 use crate::fleet::Fleet;
+use crate::tunnel::Tunnels;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -25,6 +26,8 @@ pub const REQUEST_BYTES: usize = 64 * 1024;
 pub struct Shared {
     /// What is known.
     pub fleet: Arc<Fleet>,
+    /// The ways to the hives.
+    pub tunnels: Arc<Tunnels>,
     /// What this queen was told from outside.
     pub config: Arc<Config>,
     /// Cancelled when the queen stops: every stream ends then.

@@ -70,7 +70,7 @@ impl SchedulerService for Scheduler {
             Err(_) => return Err(invalid::field("basis", format!("{} is not an IdleBasis", request.basis))),
         };
         let Answer { workers, revision, coverage } = self.answer(request.options, want)?;
-        Ok(Response::new(FindIdleWorkersResponse { workers, revision, coverage }))
+        Ok(Response::new(FindIdleWorkersResponse { workers, revision, coverage, ..Default::default() }))
     }
 
     async fn find_workers_with_model(
@@ -89,7 +89,7 @@ impl SchedulerService for Scheduler {
         };
         let want = Want::Model { name: request.model, rule, idle: request.idle };
         let Answer { workers, revision, coverage } = self.answer(request.options, want)?;
-        Ok(Response::new(FindWorkersWithModelResponse { workers, revision, coverage }))
+        Ok(Response::new(FindWorkersWithModelResponse { workers, revision, coverage, ..Default::default() }))
     }
 
     async fn find_workers_with_capacity(
@@ -100,6 +100,36 @@ impl SchedulerService for Scheduler {
         let (required, headroom) = (request.required_vram_bytes, request.headroom_bytes);
         let want = Want::Capacity { required, headroom, idle: request.idle };
         let Answer { workers, revision, coverage } = self.answer(request.options, want)?;
-        Ok(Response::new(FindWorkersWithCapacityResponse { workers, revision, coverage }))
+        Ok(Response::new(FindWorkersWithCapacityResponse { workers, revision, coverage, ..Default::default() }))
+    }
+
+    async fn find_capacity(
+        &self,
+        _: Request<proto::FindCapacityRequest>,
+    ) -> Result<Response<proto::FindCapacityResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn explain(&self, _: Request<proto::ExplainRequest>) -> Result<Response<proto::ExplainResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn reserve(&self, _: Request<proto::ReserveRequest>) -> Result<Response<proto::ReserveResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn renew(&self, _: Request<proto::RenewRequest>) -> Result<Response<proto::RenewResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn release(&self, _: Request<proto::ReleaseRequest>) -> Result<Response<proto::ReleaseResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_reservations(
+        &self,
+        _: Request<proto::ListReservationsRequest>,
+    ) -> Result<Response<proto::ListReservationsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }

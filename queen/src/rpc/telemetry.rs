@@ -52,6 +52,15 @@ impl HiveService for Ingest {
         }))
     }
 
+    type AttachStream = tokio_stream::Empty<Result<proto::AttachResponse, Status>>;
+
+    async fn attach(
+        &self,
+        _: Request<Streaming<proto::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("this queen has no tunnels yet"))
+    }
+
     async fn push_telemetry(
         &self,
         request: Request<Streaming<PushTelemetryRequest>>,

@@ -91,7 +91,7 @@ async fn an_unknown_grpc_path_is_unimplemented_and_no_page() {
     assert!(head.contains("grpc-status: 12") && body.is_empty(), "{head}");
     let channel = queen.channel().await;
     let mut client = proto::worker_service_client::WorkerServiceClient::new(channel);
-    let status = client.describe_hive(proto::DescribeHiveRequest {}).await.unwrap_err();
+    let status = client.describe_hive(proto::DescribeHiveRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);
 }
 

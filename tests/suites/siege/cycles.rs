@@ -124,7 +124,7 @@ impl Siege {
     async fn try_pid(&self) -> Option<u32> {
         let address = format!("unix://{}", self.scene.socket("box").display());
         let mut client = WorkerServiceClient::connect(address).await.ok()?;
-        Some(client.describe_hive(proto::DescribeHiveRequest {}).await.ok()?.into_inner().pid)
+        Some(client.describe_hive(proto::DescribeHiveRequest::default()).await.ok()?.into_inner().pid)
     }
 
     async fn client(&self) -> Client {
@@ -219,7 +219,7 @@ impl Siege {
 }
 
 async fn listed(client: &mut Client) -> BTreeMap<String, u32> {
-    let answer = client.list_workers(proto::WorkerServiceListWorkersRequest {}).await.unwrap().into_inner();
+    let answer = client.list_workers(proto::WorkerServiceListWorkersRequest::default()).await.unwrap().into_inner();
     // What is only found in the slice has lost its story: that does not count as known.
     let specs = answer.workers.into_iter().filter_map(|worker| worker.spec);
     let specs = specs.filter(|spec| spec.origin() != proto::Origin::Found);

@@ -22,6 +22,15 @@ struct Recorder {
 
 #[tonic::async_trait]
 impl HiveService for Recorder {
+    type AttachStream = tokio_stream::Empty<Result<proto::AttachResponse, Status>>;
+
+    async fn attach(
+        &self,
+        _: Request<tonic::Streaming<proto::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("no tunnels here"))
+    }
+
     async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         if let Some(status) = self.refusals.lock().await.pop() {
             return Err(status);

@@ -73,7 +73,8 @@ async fn a_worker_is_started_listed_followed_and_stopped() {
     let started = place.start(&["sh", "-c", "echo hello; exec sleep 300"]).await.unwrap();
     let spec = started.worker.unwrap().spec.unwrap();
     assert_eq!((spec.hive.as_str(), spec.group.as_str(), spec.instance.as_str()), ("box", "default", "1"));
-    let listed = place.client.list_workers(proto::WorkerServiceListWorkersRequest {}).await.unwrap().into_inner();
+    let listed =
+        place.client.list_workers(proto::WorkerServiceListWorkersRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.workers[0].spec.as_ref(), Some(&spec));
     let name = "box/default/1".to_owned();
     let got = place.client.get_worker(proto::WorkerServiceGetWorkerRequest { name: name.clone() }).await.unwrap();
@@ -144,12 +145,13 @@ async fn events_are_resumed_and_end_with_the_hive() {
     let mut place = Place::new().await;
     let _ = place.start(&["/nowhere/llm"]).await.unwrap_err();
     let _ = place.start(&["/nowhere/llm"]).await.unwrap_err();
-    let request = proto::StreamEventsRequest { journal_id: String::new(), after: 1, follow: false };
+    let request = proto::StreamEventsRequest { journal_id: String::new(), after: 1, ..Default::default() };
     let mut all = place.client.stream_events(request).await.unwrap().into_inner();
     let first = all.message().await.unwrap().unwrap();
     assert_eq!(first.event.unwrap().number, 1, "another journal begins at its beginning");
 
-    let request = proto::StreamEventsRequest { journal_id: first.journal_id, after: 1, follow: true };
+    let request =
+        proto::StreamEventsRequest { journal_id: first.journal_id, after: 1, follow: true, ..Default::default() };
     let mut rest = place.client.stream_events(request).await.unwrap().into_inner();
     assert_eq!(rest.message().await.unwrap().unwrap().event.unwrap().number, 2);
     let _ = place.start(&["/nowhere/llm"]).await.unwrap_err();
@@ -185,7 +187,7 @@ async fn refusals_have_their_code_and_name_the_field() {
     let request = proto::StreamLogsRequest { name: "llm/1".to_owned(), ..Default::default() };
     assert_eq!(place.client.stream_logs(request).await.unwrap_err().code(), Code::NotFound);
     assert!(place.life.roster().borrow().members.is_empty());
-    assert_eq!(place.client.describe_hive(proto::DescribeHiveRequest {}).await.unwrap().into_inner().pid, 7);
+    assert_eq!(place.client.describe_hive(proto::DescribeHiveRequest::default()).await.unwrap().into_inner().pid, 7);
 }
 
 #[tokio::test]

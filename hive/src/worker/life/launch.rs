@@ -241,6 +241,8 @@ impl Inner {
             probe: record.probe,
             user: record.user.clone(),
             observed: String::new(),
+            reservation: String::new(),
+            template: String::new(),
         }
     }
 }

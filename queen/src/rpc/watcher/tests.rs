@@ -20,6 +20,7 @@ fn shared() -> (Shared, watch::Sender<Bytes>) {
         stopping: CancellationToken::new(),
         bookmarks,
         places: Arc::new(Semaphore::new(1)),
+        tunnels: Arc::default(),
         cut: Arc::new(AtomicU64::new(0)),
     };
     (shared, sender)
