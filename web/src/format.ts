@@ -102,6 +102,7 @@ export const ENGINE_STATE: Record<EngineSampleState, string> = {
   [EngineSampleState.ERROR]: "unknown: the engine's answer could not be understood",
   [EngineSampleState.NO_METRICS]: "unknown: the engine publishes no such number",
   [EngineSampleState.LOADING]: "the engine is loading its model",
+  [EngineSampleState.TAKEN]: "unknown: another process has its port",
 };
 
 export const GPU_STATE: Record<GpuSampleState, string> = {

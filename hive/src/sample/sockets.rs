@@ -2,6 +2,7 @@
 //! command line as it is after exec. The looking itself is in `sockets/look.rs`.
 
 pub mod look;
+pub mod owner;
 
 use crate::roster::{Finding, Footing, Roster, Slot};
 use look::{Seen, Wanted, look};

@@ -1,6 +1,7 @@
 //! The conversation with one worker's engine: when it is asked, and what is concluded from what it says or does not say.
 
 use super::board::Entry;
+use super::deed::Deed;
 use super::detect::{Found, detect};
 use super::line::{Line, Silence};
 use super::llama_cpp::LlamaCpp;
@@ -65,6 +66,10 @@ pub struct Asking {
     given: bool,
     sealed: bool,
     line: Option<Line>,
+    /// Its claim to the port that it was given.
+    deed: Option<Deed>,
+    /// What it is taken for until its port tells.
+    guessed: (Engine, bool, bool),
     asker: Asker,
     told: Arc<Mutex<Told>>,
     entry: Entry,
@@ -125,16 +130,16 @@ enum Failure {
 }
 
 impl Asking {
-    /// A conversation that has not begun. `given`: its port was given at its start, not found.
+    /// A conversation that has not begun. `given`: its port was given at its start, not found, and `deed` says whether it
+    /// may be believed.
     pub fn new(
         (slot, id): (Slot, WorkerId),
         target: &Target,
-        line: Option<Line>,
-        given: bool,
+        (line, given, deed): (Option<Line>, bool, Option<Deed>),
         (told, entry): (Arc<Mutex<Told>>, Entry),
         means: Means,
     ) -> Self {
-        let (engine, sleeps, direct) = target
+        let guessed = target
             .guess
             .map_or((Engine::Unspecified, false, false), |guess| (guess.engine, guess.sleeps, guess.direct));
         let ready = told.lock().unwrap_or_else(PoisonError::into_inner).readiness == Some(Readiness::Ready);
@@ -144,7 +149,9 @@ impl Asking {
             given,
             sealed: target.sealed,
             line,
-            asker: Asker::of(engine, sleeps, direct),
+            deed,
+            guessed,
+            asker: Asker::of(guessed.0, guessed.1, guessed.2),
             told,
             entry,
             means,
@@ -184,6 +191,20 @@ impl Asking {
         let Some(line) = &mut self.line else {
             return Ok(Some(Said::only(EngineSampleState::Unspecified, false)));
         };
+        if let Some(deed) = &mut self.deed {
+            if deed.is_due() {
+                // Who listens matters as soon as somebody does.
+                line.knock().await?;
+                deed.look().await;
+            }
+            if let Some(pid) = deed.taken_by() {
+                if self.state != EngineSampleState::Taken {
+                    warn!(worker = %self.id, port = deed.port(), pid, "another process has its port");
+                }
+                self.asker = Asker::of(self.guessed.0, self.guessed.1, self.guessed.2);
+                return Ok(Some(Said::only(EngineSampleState::Taken, false)));
+            }
+        }
         if self.sealed {
             line.knock().await?;
             return Ok(Some(Said::only(EngineSampleState::Unspecified, true)));

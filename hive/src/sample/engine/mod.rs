@@ -5,6 +5,7 @@ pub mod address;
 mod asking;
 mod board;
 pub mod command_line;
+mod deed;
 pub mod detect;
 pub mod exposition;
 pub mod line;
@@ -22,6 +23,7 @@ pub mod vllm;
 use crate::roster::{Finding, Roster, Slot};
 use asking::{Asking, Means, Told};
 use board::Board;
+use deed::Deed;
 use line::Line;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -186,7 +188,8 @@ impl Asked {
             let line = target.place(&self.config).map(Line::new);
             let standing = (Arc::clone(&told), self.board.entry(member.slot));
             let who = (member.slot, member.id.clone());
-            let asking = Asking::new(who, &target, line, known.given, standing, self.means.clone());
+            let deed = if known.given { target.claim(member, &self.config).map(Deed::new) } else { None };
+            let asking = Asking::new(who, &target, (line, known.given, deed), standing, self.means.clone());
             let task = self.tasks.spawn(asking.run());
             known.conversation = Some(Conversation { target, told, task });
         }

@@ -4,7 +4,8 @@ use super::EngineConfig;
 use super::address::Place;
 use super::command_line::{Guess, guess};
 use crate::roster::Member;
-use proto::{Engine, Probe, WorkerState};
+use crate::sample::sockets::owner::Claim;
+use proto::{Engine, Origin, Probe, WorkerState};
 
 /// What matters of a worker for its engine. Another one of these is another conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,19 @@ impl Target {
             port,
             host: endpoint.map(|endpoint| endpoint.host.as_str()).filter(elsewhere).map(str::to_owned),
             sealed: endpoint.is_some_and(|endpoint| endpoint.scheme == "https"),
+        })
+    }
+
+    /// Its claim to the port, when that is one of this machine.
+    pub fn claim(&self, member: &Member, config: &EngineConfig) -> Option<Claim> {
+        let port = self.port.filter(|_| self.host.is_none())?;
+        let spec = &member.spec;
+        Some(Claim {
+            proc_root: config.proc_root.clone(),
+            name: format!("{}/{}/{}", spec.hive, spec.group, spec.instance),
+            footing: member.footing.clone()?,
+            observed: spec.origin() == Origin::Observed,
+            port,
         })
     }
 

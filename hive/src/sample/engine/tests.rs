@@ -217,3 +217,17 @@ fn no_bytes_break_a_reader() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_server_that_was_there_before_the_worker_does_not_pass_for_it() {
+    let server = llama(reply(200, METRICS)).serve().await;
+    let mut late = worker(1, "llama-server -m x", server.port);
+    // The server is this very process, which is older than that.
+    late.footing.as_mut().unwrap().start_ticks = u64::MAX;
+    let mut asker = Asker::of([late]);
+    let answer = asker.until(1, state(State::Taken)).await.unwrap();
+    assert_eq!((answer.readiness, answer.running), (Readiness::NotReady, None));
+    assert_eq!(server.asked(), [""; 0], "what is not the worker is not asked");
+    let finding = asker.next_finding().await;
+    assert_eq!((finding.readiness, finding.model_names), (Some(Readiness::NotReady), None));
+}

@@ -51,8 +51,8 @@ impl Engaged {
 
     /// Whether it does not answer as an engine, or not any more.
     fn is_silent(&self) -> bool {
-        use EngineSampleState::{Error, NoEngine, Timeout, Unreachable, Unspecified};
-        matches!(self.state, Unspecified | NoEngine | Unreachable | Timeout | Error)
+        use EngineSampleState::{Error, NoEngine, Taken, Timeout, Unreachable, Unspecified};
+        matches!(self.state, Unspecified | NoEngine | Unreachable | Timeout | Error | Taken)
     }
 
     /// Requests that it works on or that wait. What it does not tell of both could only be idle by a guess.

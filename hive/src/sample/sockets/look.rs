@@ -76,6 +76,20 @@ fn pids_in(cgroup: &Path, buffer: &mut Buffer) -> Vec<i32> {
     pids
 }
 
+/// The processes of one worker.
+pub fn pids_of_one(proc_root: &Path, footing: &Footing) -> Vec<i32> {
+    let mut buffer = Buffer::default();
+    let mut pids = match &footing.cgroup {
+        Some(cgroup) => pids_in(cgroup, &mut buffer),
+        None => {
+            let wanted = [Wanted { slot: Slot::default(), footing: footing.clone(), ports: true }];
+            scan_for(proc_root, &wanted, &mut buffer).of(0).map(|(pid, _)| *pid).collect()
+        }
+    };
+    pids.truncate(PROCESSES_MAX);
+    pids
+}
+
 fn scan_for(proc_root: &Path, wanted: &[Wanted], buffer: &mut Buffer) -> Scan {
     let mut scan = Scan::default();
     let trees = wanted.iter().enumerate().filter(|(_, wanted)| wanted.ports && wanted.footing.cgroup.is_none());
@@ -111,16 +125,19 @@ pub fn listener(line: &str) -> Option<(u64, u16)> {
 }
 
 fn lowest_port<'a>(proc_root: &Path, pid: i32, listening: impl FnOnce() -> &'a HashMap<u64, u16>) -> Option<u16> {
-    let descriptors = std::fs::read_dir(proc_root.join(pid.to_string()).join("fd")).ok()?;
-    let inodes: BTreeSet<u64> = descriptors
-        .take(DESCRIPTORS_MAX)
-        .filter_map(|entry| socket(&std::fs::read_link(entry.ok()?.path()).ok()?))
-        .collect();
+    let inodes = inodes_of(proc_root, pid);
     if inodes.is_empty() {
         return None;
     }
     let listening = listening();
     inodes.iter().filter_map(|inode| listening.get(inode)).copied().min()
+}
+
+/// Inodes of the sockets that a process has open; none when it is gone or may not be looked at.
+pub fn inodes_of(proc_root: &Path, pid: i32) -> BTreeSet<u64> {
+    let descriptors = std::fs::read_dir(proc_root.join(pid.to_string()).join("fd")).into_iter().flatten();
+    let links = descriptors.take(DESCRIPTORS_MAX);
+    links.filter_map(|entry| socket(&std::fs::read_link(entry.ok()?.path()).ok()?)).collect()
 }
 
 /// The inode in `socket:[12345]`.
