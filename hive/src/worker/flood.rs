@@ -22,6 +22,8 @@ const FLOOD: u64 = 8 * 1024 * 1024;
 const FLOOD_KEEP: u64 = 4 * 1024 * 1024;
 /// A flood that pauses for this long is over; the next one is told anew.
 const EPISODE: Duration = Duration::from_secs(60);
+/// How often the logs of ended workers are counted.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// What is remembered of one log.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +38,7 @@ struct Growth {
 /// Looks after the logs of all workers for as long as the hive runs.
 pub async fn watch(inner: Arc<Inner>) {
     let mut known: BTreeMap<WorkerId, Growth> = BTreeMap::new();
+    let mut swept = Instant::now();
     loop {
         let next = known.values().map(|growth| growth.next).min();
         let until = next.unwrap_or_else(|| Instant::now() + LOOK).min(Instant::now() + LOOK);
@@ -44,9 +47,16 @@ pub async fn watch(inner: Arc<Inner>) {
             () = tokio::time::sleep_until(until.into()) => {}
         }
         let looking = inner.clone();
+        let sweeps = swept.elapsed() >= SWEEP;
+        if sweeps {
+            swept = Instant::now();
+        }
         // A large copy takes its time.
         let looked = tokio::task::spawn_blocking(move || {
             look(&looking, &mut known);
+            if sweeps {
+                logs::sweep(&looking.config.state_dir, logs::ENDED_KEPT, |id| looking.table().live.contains_key(id));
+            }
             known
         });
         known = looked.await.unwrap_or_default();

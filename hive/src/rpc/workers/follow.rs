@@ -13,7 +13,7 @@ use tonic::Status;
 /// So many answers wait for a caller; the reader waits when they are full.
 const WAITING_MAX: usize = 4;
 
-/// A worker's output. Without `follow` it ends at the end; with it, when the worker is gone and all has been read.
+/// A worker's output. Without `follow` it ends where the log ended when it was asked for; with it, when the worker is gone and all has been read.
 pub fn logs(
     life: &Life,
     id: &WorkerId,
@@ -29,11 +29,16 @@ pub fn logs(
         io::ErrorKind::NotFound => refuse::unknown(id, life),
         _ => Status::internal(format!("open {}: {error}", path.display())),
     })?;
+    // Whoever writes faster than is read would never be done.
+    let until = (!request.follow).then(|| logs::end(&path));
     let (sender, receiver) = channel(WAITING_MAX);
     let (life, id, follow) = (life.clone(), id.clone(), request.follow);
     let last = sender.clone();
     let reading = async move {
         loop {
+            if until.is_some_and(|until| reader.has_reached(until)) {
+                return None;
+            }
             // Looked at before the read: what was written before the end is then read after it.
             let lives = follow && life.roster().borrow().members.iter().any(|member| member.id == id);
             match reader.next_chunk() {

@@ -25,8 +25,8 @@ use tracing::info;
 pub struct Launched {
     pub record: Record,
     pub spawned: Spawned,
-    /// How long its log was before it.
-    pub log_from: u64,
+    /// Where its log ended before it.
+    pub log_from: proto::LogPosition,
 }
 
 /// How a run is told of.
@@ -49,6 +49,9 @@ pub fn launch(
     past: Past,
 ) -> Result<Launched, StartError> {
     let path = logs::path(&inner.config.state_dir, id);
+    if past.runs == 0 {
+        logs::set_aside(&path).map_err(failed("set aside", &path))?;
+    }
     let (log, log_from) = logs::open(&path).map_err(failed("open", &path))?;
     let null = PathBuf::from("/dev/null");
     let (given, login) = (request::give(inner, id, plan)?, plan.login()?);

@@ -211,7 +211,7 @@ pub async fn stays(
     inner: &Inner,
     member: Arc<Member>,
     standing: &mut Receiver<Standing>,
-    log_from: u64,
+    log_from: proto::LogPosition,
 ) -> Result<Arc<Member>, StartError> {
     let ended = standing.wait_for(|standing| standing.ended.is_some());
     let Ok(Ok(standing)) = tokio::time::timeout(AT_ONCE, ended).await.map(|ended| ended.map(|ended| ended.clone()))
@@ -230,8 +230,8 @@ pub async fn stays(
     })
 }
 
-/// The end of what a worker has written since its log was this long.
-pub fn last_words(inner: &Inner, id: &WorkerId, log_from: u64) -> String {
+/// The end of what a worker has written since its log ended there.
+pub fn last_words(inner: &Inner, id: &WorkerId, log_from: proto::LogPosition) -> String {
     logs::tail_since(&logs::path(&inner.config.state_dir, id), log_from, LAST_LINES, LAST_BYTES)
 }
 

@@ -61,7 +61,7 @@ pub async fn until_ready(
     member: &Arc<Member>,
     standing: &mut Receiver<Standing>,
     awaited: Awaited,
-    log_from: u64,
+    log_from: proto::LogPosition,
 ) -> Result<proto::Readiness, StartError> {
     let ready = proto::Readiness::Ready;
     if awaited.answer {

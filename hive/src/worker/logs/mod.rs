@@ -2,8 +2,10 @@
 //! which one it is, counted from 1 and up by one each time that it begins anew, and by an offset in it.
 
 mod read;
+mod sweep;
 
 pub use read::{CHUNK_MAX, FOLLOW_INTERVAL, Reader, tail_since};
+pub use sweep::{ENDED_KEPT, sweep};
 
 use common::WorkerId;
 use serde::{Deserialize, Serialize};
@@ -33,19 +35,35 @@ pub fn path(state_dir: &Path, id: &WorkerId) -> PathBuf {
     state_dir.join("logs").join(id.group()).join(format!("{}.log", id.instance()))
 }
 
-/// Opens a worker's log for its output; what is in it stays. Returns its length too.
-pub fn open(path: &Path) -> io::Result<(File, u64)> {
+/// Opens a worker's log for its output; what is in it stays. Returns its end too.
+pub fn open(path: &Path) -> io::Result<(File, proto::LogPosition)> {
     if let Some(directory) = path.parent() {
         super::record::make_private(directory)?;
     }
     if fs::metadata(path).is_ok_and(|found| found.len() > KEEP_MAX) {
-        let _turn = write_turn();
-        fs::rename(path, kept(path))?;
-        Mark { file: mark(path).file + 1, kept_from: 0 }.write(path);
+        set_aside(path)?;
     }
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    let length = file.metadata()?.len();
-    Ok((file, length))
+    let end = proto::LogPosition { file: mark(path).file, offset: file.metadata()?.len() };
+    Ok((file, end))
+}
+
+/// What an earlier worker of this name wrote becomes `.log.1`: it is not the output of the one that begins now. Nobody
+/// may be writing to it.
+pub fn set_aside(path: &Path) -> io::Result<()> {
+    if fs::metadata(path).map_or(0, |found| found.len()) == 0 {
+        return Ok(());
+    }
+    let _turn = write_turn();
+    fs::rename(path, kept(path))?;
+    Mark { file: mark(path).file + 1, kept_from: 0 }.write(path);
+    Ok(())
+}
+
+/// Where a log ends now; the beginning of the first where there is none.
+pub fn end(path: &Path) -> proto::LogPosition {
+    let _turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
+    proto::LogPosition { file: mark(path).file, offset: fs::metadata(path).map_or(0, |found| found.len()) }
 }
 
 /// Begins a log of more than [`KEEP_MAX`] anew, and keeps at most `keep` bytes of its end. Its worker keeps the same
@@ -125,7 +143,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().len(), 0);
         assert_eq!(fs::metadata(kept(&path)).unwrap().len(), 1024);
         file.set_len(KEEP_MAX + 1).unwrap();
-        assert_eq!(open(&path).unwrap().1, 0);
+        assert_eq!(open(&path).unwrap().1, proto::LogPosition { file: 4, offset: 0 });
         assert_eq!(mark(&path), Mark { file: 4, kept_from: 0 });
     }
 }

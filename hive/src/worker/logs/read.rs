@@ -23,6 +23,8 @@ pub struct Reader {
 impl Reader {
     /// From the beginning, or `tail` lines before the end. ENOENT: this worker never had a log.
     pub fn open(path: &Path, tail: Option<u32>) -> io::Result<Self> {
+        // Not while it begins anew: what is counted from its end would be gone by then.
+        let _turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
         let file = File::open(path)?;
         let offset = match tail {
             Some(lines) => before_end(&file, lines)?,
@@ -36,6 +38,11 @@ impl Reader {
     pub fn after(path: &Path, at: proto::LogPosition) -> io::Result<Self> {
         File::open(path)?;
         Ok(Self { path: path.to_owned(), at })
+    }
+
+    /// Whether it has read up to a place, or beyond.
+    pub fn has_reached(&self, place: proto::LogPosition) -> bool {
+        (self.at.file, self.at.offset) >= (place.file, place.offset)
     }
 
     /// The place after what was read last.
@@ -83,19 +90,36 @@ fn chunk(file: &File, at: u64) -> io::Result<Vec<u8>> {
     Ok(chunk)
 }
 
-/// What was written since `from`: the last `lines` of it, at most `bytes` long.
-pub fn tail_since(path: &Path, from: u64, lines: usize, bytes: u64) -> String {
+/// What was written since `from`: the last `lines` of it, at most `bytes` long. A log that began anew meanwhile is read
+/// on from what is kept of the one before.
+pub fn tail_since(path: &Path, from: proto::LogPosition, lines: usize, bytes: u64) -> String {
+    let _turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
+    let Mark { file, kept_from } = mark(path);
+    let present = last_bytes(path, if from.file == file { from.offset } else { 0 }, bytes);
+    let room = bytes.saturating_sub(present.len() as u64);
+    let before = match file.checked_sub(1) {
+        Some(before) if from.file == before => last_bytes(&kept(path), from.offset.saturating_sub(kept_from), room),
+        Some(before) if from.file < before => last_bytes(&kept(path), 0, room),
+        _ => Vec::new(),
+    };
+    let whole = [before, present].concat();
+    let text = String::from_utf8_lossy(&whole);
+    let kept: Vec<&str> = text.lines().rev().take(lines).collect();
+    kept.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+/// The end of a file from `from` on, at most `bytes` of it; nothing of one that cannot be read.
+fn last_bytes(path: &Path, from: u64, bytes: u64) -> Vec<u8> {
     let read = || -> io::Result<Vec<u8>> {
         let file = File::open(path)?;
         let end = file.metadata()?.len();
         let start = from.min(end).max(end.saturating_sub(bytes));
         let mut found = vec![0; usize::try_from(end - start).unwrap_or_default()];
-        file.read_exact_at(&mut found, start)?;
+        let length = file.read_at(&mut found, start)?;
+        found.truncate(length);
         Ok(found)
     };
-    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
-    let kept: Vec<&str> = text.lines().rev().take(lines).collect();
-    kept.into_iter().rev().collect::<Vec<_>>().join("\n")
+    read().unwrap_or_default()
 }
 
 /// Where the last `lines` lines begin; a line without its end counts.
@@ -128,7 +152,7 @@ fn before_end(file: &File, lines: u32) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{KEEP_MAX, open, path, rotate};
+    use super::super::{KEEP_MAX, end, open, path, rotate, set_aside};
     use super::*;
     use common::WorkerId;
     use std::fs;
@@ -141,6 +165,39 @@ mod tests {
             text.extend(chunk);
         }
         String::from_utf8(text).unwrap()
+    }
+
+    fn at(file: u64, offset: u64) -> proto::LogPosition {
+        proto::LogPosition { file, offset }
+    }
+
+    #[test]
+    fn last_words_are_found_although_the_log_began_anew() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("x.log");
+        let (mut file, _) = open(&path).unwrap();
+        file.set_len(KEEP_MAX - 10).unwrap();
+        let from = end(&path);
+        file.write_all(b"the first words\nthe reason\n").unwrap();
+        rotate(&path, 1024).unwrap();
+        assert_eq!(tail_since(&path, from, 9, 100), "the first words\nthe reason");
+        file.write_all(b"bye\n").unwrap();
+        assert_eq!(tail_since(&path, from, 2, 100), "the reason\nbye");
+        assert_eq!(tail_since(&path, from, 9, 8), "son\nbye");
+        assert_eq!(tail_since(&path, end(&path), 9, 100), "");
+    }
+
+    #[test]
+    fn another_worker_of_the_same_name_begins_with_an_empty_log() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("x.log");
+        open(&path).unwrap().0.write_all(b"a secret\n").unwrap();
+        set_aside(&path).unwrap();
+        let (mut file, from) = open(&path).unwrap();
+        assert_eq!(from, at(2, 0));
+        file.write_all(b"mine\n").unwrap();
+        assert_eq!(all(&path, None), "mine\n");
+        assert_eq!(all(&path, Some(9)), "mine\n");
     }
 
     fn all(path: &Path, tail: Option<u32>) -> String {
@@ -176,7 +233,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let path = path(state.path(), &WorkerId::new("llm", "1").unwrap());
         let (mut file, length) = open(&path).unwrap();
-        assert_eq!(length, 0);
+        assert_eq!(length, at(1, 0));
         assert_eq!(all(&path, Some(3)), "");
         file.write_all(b"a\nb\nc\n").unwrap();
         assert_eq!(all(&path, None), "a\nb\nc\n");
@@ -185,11 +242,11 @@ mod tests {
         assert_eq!(all(&path, Some(9)), "a\nb\nc\n");
         file.write_all(b"half").unwrap();
         assert_eq!(all(&path, Some(2)), "c\nhalf");
-        assert_eq!(open(&path).unwrap().1, 10);
-        assert_eq!(tail_since(&path, 4, 9, 100), "c\nhalf");
-        assert_eq!(tail_since(&path, 0, 1, 100), "half");
-        assert_eq!(tail_since(&path, 0, 9, 2), "lf");
-        assert_eq!(tail_since(&path, 99, 9, 9), "");
+        assert_eq!(open(&path).unwrap().1, at(1, 10));
+        assert_eq!(tail_since(&path, at(1, 4), 9, 100), "c\nhalf");
+        assert_eq!(tail_since(&path, at(1, 0), 1, 100), "half");
+        assert_eq!(tail_since(&path, at(1, 0), 9, 2), "lf");
+        assert_eq!(tail_since(&path, at(1, 99), 9, 9), "");
     }
 
     #[test]

@@ -73,8 +73,7 @@ impl Life {
 
 async fn restart(inner: &Arc<Inner>, id: &WorkerId, grace: Duration, by: &str) -> Result<Arc<Member>, RestartError> {
     known(inner, id).await?;
-    let log = logs::path(&inner.config.state_dir, id);
-    let log_from = std::fs::metadata(log).map_or(0, |found| found.len());
+    let log_from = logs::end(&logs::path(&inner.config.state_dir, id));
     let asked = Asked { by: stop::named(by), grace_millis: stop::millis(grace), again: true };
     let Ask { slot, run, mut standing, lives } = ask(inner, id, &asked)?;
     if lives {
