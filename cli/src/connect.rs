@@ -103,6 +103,29 @@ pub async fn answer<T>(
     }
 }
 
+/// The same for what changes something: when the connection breaks, nobody here knows whether it was done. `look` is
+/// how to find out.
+pub async fn deed<T>(
+    limit: Duration,
+    what: &str,
+    look: &str,
+    asking: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    let mut lost = false;
+    let asking = async {
+        let answer = asking.await;
+        lost = answer.as_ref().is_err_and(|status| std::error::Error::source(status).is_some());
+        answer
+    };
+    let answer = answer(limit, what, asking).await;
+    answer.map_err(|failure| match failure {
+        Failure::Failed(words) | Failure::Unreachable(words) if lost => {
+            Failure::Failed(format!("{words}; the connection broke, and it may have been done: {look}"))
+        }
+        other => other,
+    })
+}
+
 /// What a status means to whoever typed the command.
 pub fn refused(what: &str, status: &Status) -> Failure {
     let words = format!("failed to {what}: {}", told(status));

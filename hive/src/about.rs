@@ -31,6 +31,7 @@ pub struct News {
 pub struct About {
     record: Arc<watch::Sender<Arc<proto::Hive>>>,
     reasons: Arc<Vec<String>>,
+    state_dir: Arc<str>,
 }
 
 impl About {
@@ -55,7 +56,8 @@ impl About {
         };
         let reasons = life.placement_reasons();
         let record = proto::Hive { health_reasons: reasons.clone(), ..record };
-        Self { record: Arc::new(watch::Sender::new(Arc::new(record))), reasons: Arc::new(reasons) }
+        let state_dir = config.state_dir.display().to_string().into();
+        Self { record: Arc::new(watch::Sender::new(Arc::new(record))), reasons: Arc::new(reasons), state_dir }
     }
 
     /// The record, now and later.
@@ -93,6 +95,7 @@ impl About {
             hive: Some(self.record.borrow().as_ref().clone()),
             pid: std::process::id(),
             queens: links.iter().map(link).collect(),
+            state_dir: self.state_dir.to_string(),
         }
     }
 

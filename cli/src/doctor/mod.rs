@@ -9,7 +9,7 @@ use crate::args::{Global, Output};
 use crate::failure::Failure;
 use crate::show::table::Tint;
 use crate::{locate, terminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +50,12 @@ impl Finding {
 /// Checks everything; something broken is exit code 1.
 pub async fn run(global: &Global) -> Result<(), Failure> {
     let mut findings = machine::check();
-    findings.extend(kernel::check(Path::new("/proc"), &locate::default_state_dir()));
+    let hive = reach::describe(global).await;
+    let told = hive.as_ref().ok().map(|(_, hive)| hive.state_dir.clone()).filter(|dir| !dir.is_empty());
+    let state_dir = told.map_or_else(locate::default_state_dir, PathBuf::from);
+    findings.extend(kernel::check(Path::new("/proc"), &state_dir));
     findings.extend(sources::check(Path::new("/")));
-    findings.extend(reach::check(global).await);
+    findings.extend(reach::check(global, hive).await);
     match global.output {
         Output::Json => {
             let all: Vec<serde_json::Value> = findings.iter().map(json).collect();

@@ -7,8 +7,11 @@ use crate::verbs::{VERSION, hives};
 use crate::{connect, locate};
 use std::net::{Ipv4Addr, TcpListener};
 
-/// All of it.
-pub async fn check(global: &Global) -> Vec<Finding> {
+/// What the hive of this machine says of itself, and where it listens.
+pub type Described = Result<(String, proto::DescribeHiveResponse), Failure>;
+
+/// All of it. `here`: what the hive of this machine says of itself.
+pub async fn check(global: &Global, here: Described) -> Vec<Finding> {
     let hives = hives::list(global).await;
     let url = global.queen.join(", ");
     let queen = queen(&url, hives.as_ref().map(|answer| answer.hives.len()), &port_of(&url).map_or(Ok(()), free));
@@ -16,7 +19,7 @@ pub async fn check(global: &Global) -> Vec<Finding> {
     if let Ok(answer) = &hives {
         findings.push(versions(&answer.hives));
     }
-    findings.push(hive(global).await);
+    findings.push(hive(here));
     findings
 }
 
@@ -59,8 +62,8 @@ fn versions(hives: &[proto::Hive]) -> Finding {
     Finding::reduced("hives", says, "install the same version everywhere; workers live on while a hive restarts")
 }
 
-async fn hive(global: &Global) -> Finding {
-    match describe(global).await {
+fn hive(here: Described) -> Finding {
+    match here {
         Ok((socket, answer)) => described(&socket, &answer),
         Err(failure) => Finding::reduced(
             "hive",
@@ -70,7 +73,8 @@ async fn hive(global: &Global) -> Finding {
     }
 }
 
-async fn describe(global: &Global) -> Result<(String, proto::DescribeHiveResponse), Failure> {
+/// Asks the hive of this machine.
+pub async fn describe(global: &Global) -> Described {
     let socket = locate::socket(global, None).await?;
     let mut client = connect::hive(&socket).await?;
     let asking = client.describe_hive(proto::DescribeHiveRequest::default());

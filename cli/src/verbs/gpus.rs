@@ -51,6 +51,9 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
 
 fn row(hive: &proto::Hive, at: usize, gpu: &proto::Gpu, fleet: &[proto::Worker]) -> Vec<Cell> {
     let known = Cell::known;
+    // Whose driver does not answer, of that nobody knows who uses it.
+    let silent =
+        gpu.error.is_some() || matches!(hive.gpu_sample_state(), GpuSampleState::Timeout | GpuSampleState::Error);
     let users = fleet.iter().filter(|worker| {
         let here = worker.spec.as_ref().is_some_and(|spec| spec.hive == hive.id);
         here && worker.stats.as_ref().is_some_and(|stats| stats.gpus.iter().any(|part| part.uuid == gpu.uuid))
@@ -71,7 +74,7 @@ fn row(hive: &proto::Hive, at: usize, gpu: &proto::Gpu, fleet: &[proto::Worker])
         known(gpu.util_pct.map(units::percent)),
         known(gpu.temperature_celsius.map(|celsius| format!("{celsius:.0}°C"))),
         known(gpu.power_watts.map(|watts| format!("{watts:.0}W"))),
-        Cell::plain(users.count().to_string()),
+        known((!silent).then(|| users.count().to_string())),
         known(Some(foreign.join(", "))),
         Cell::plain(&gpu.uuid),
     ]

@@ -24,7 +24,7 @@ pub async fn run(global: &Global, args: Run) -> Result<(), Failure> {
     let program = request.command.first().cloned().unwrap_or_default();
     let what = format!("start {program:?} on the hive at {}", socket.display());
     let limit = wait.map_or(global.timeout, |wait| wait.saturating_add(global.timeout.max(MARGIN)));
-    let asking = connect::answer(limit, &what, client.start_worker(request));
+    let asking = connect::deed(limit, &what, "`rbee ps` tells whether it runs", client.start_worker(request));
     let shown = wait.is_some() && !global.quiet && std::io::stderr().is_terminal();
     let answer = if shown { with_progress(asking).await } else { asking.await };
     let answer = answer.map_err(plain_error)?;

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 fn about() -> About {
     let reasons = vec!["no memory controller".to_owned()];
     let record = proto::Hive { cpu_count: 2, health_reasons: reasons.clone(), ..proto::Hive::default() };
-    About { record: Arc::new(watch::Sender::new(Arc::new(record))), reasons: Arc::new(reasons) }
+    About { record: Arc::new(watch::Sender::new(Arc::new(record))), reasons: Arc::new(reasons), state_dir: "/s".into() }
 }
 
 fn quiet() -> Round {
