@@ -318,10 +318,10 @@ fn nothing(at: usize, claims: &[Claim], offer: &Offer, learned: &Learned) -> Ref
         Claim::Vram(claim) => format!("{:.1} GiB of GPU memory", claim.bytes as f64 / f64::from(1 << 30)),
     };
     let which = if claims.len() > 1 { format!("claims[{at}]: ") } else { String::new() };
-    if offer.candidates.is_empty() {
-        let sentence = format!("{which}nothing fits {what}: {}", offer.told());
-        return if learned.silent.is_empty() { Refused::NothingFits(sentence) } else { Refused::Unreachable(sentence) };
-    }
-    let there = offer.candidates.len();
-    Refused::NothingFits(format!("{which}nothing is left for {what}: the {there} that fit go to the other claims"))
+    let there = match offer.candidates.len() {
+        0 => format!("nothing fits {what}"),
+        count => format!("nothing is left for {what}, {count} that fit go to the other claims"),
+    };
+    let sentence = format!("{which}{there}: {}", offer.told());
+    if learned.silent.is_empty() { Refused::NothingFits(sentence) } else { Refused::Unreachable(sentence) }
 }

@@ -13,9 +13,9 @@
 //! - A key whose holds are in the records: their hives are asked how it stands, and the reservation is answered again.
 //! - Two queens, the same hive: the second gets the holds of the first from the hive. It does not take them over, since
 //!   the first may yet give them back; it waits until they are renewed (and answers them) or gone (and goes on).
-//! - Two queens, different hives: after its own holds are granted and before it renews them, each asks the hives that
-//!   could have served the wish for holds with its key ([`rivals`]). Whoever was granted later sees the earlier one, so
-//!   at least one of the two sees the other. Of two that hold, the greater id gives way; the lesser waits until the
+//! - Two queens, different hives: after its own holds are granted and before it renews them, each asks the other hives
+//!   (in a large fleet those that could have served the wish) for holds with its key ([`rivals`]). Whoever was granted
+//!   later sees the earlier one, so at least one of the two sees the other. Of two that hold, the greater id gives way; the lesser waits until the
 //!   other has given way, or finds it renewed, gives way itself and answers that one.
 //! - The queen dies between hold and renewal: nothing was answered, and all is gone within 5 s. A retry elsewhere waits
 //!   for that, or is told to come back. Between renewal and answer: a retry finds the reservation and is answered it.
@@ -25,7 +25,8 @@
 //!   answers UNAVAILABLE for a moment, unless the hives that are named are here.
 //!
 //! What remains: where more than [`rivals::ASKED`] hives could serve a wish, or one of them cannot be called, the
-//! records decide, and two queens that are asked with one key within the time that a record takes may both answer.
+//! records decide, and two queens that are asked with one key within the time that a record takes may both answer; in
+//! a fleet with more hives than that, also when the two are asked for different things.
 
 mod calls;
 mod keep;

@@ -1,7 +1,7 @@
 //! The same key elsewhere: reservations of other queens, or of this one before she was started again.
 
 use super::make::Plan;
-use super::survey::could_serve;
+use super::survey::{could_serve, live};
 use super::wish::{Claim, Wish};
 use super::{Held, Refused, Reserving, in_order, lock};
 use common::HiveId;
@@ -58,12 +58,16 @@ impl Reserving {
         }
     }
 
-    /// Other reservations with the wish's key, by id, and the hives that say so: those that could have served it, and
-    /// those whose records show the key.
+    /// Other reservations with the wish's key, by id, and the hives that say so. Asked are all hives; in a large fleet
+    /// those that could have served the wish, and those whose records show the key.
     async fn rivals(&self, plan: &Plan, wish: &Wish) -> BTreeMap<String, Vec<HiveId>> {
         let is_rival = |hold: &Hold| hold.key == wish.key && hold.reservation != plan.id;
         let claims: Vec<&Claim> = wish.claims.iter().collect();
-        let mut asked = could_serve(&self.fleet, Instant::now(), &claims);
+        let now = Instant::now();
+        let mut asked = live(&self.fleet, now);
+        if asked.len() > ASKED {
+            asked = could_serve(&self.fleet, now, &claims);
+        }
         // The hives of the plan have been asked with the key: they would have answered with the other's holds.
         asked.retain(|hive| plan.parts.iter().all(|(own, _)| own != hive));
         if asked.len() > ASKED {

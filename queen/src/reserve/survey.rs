@@ -149,6 +149,15 @@ fn compare(a: &Candidate, b: &Candidate, fit: Fit) -> Ordering {
     wanted.then_with(|| a.place.cmp(&b.place))
 }
 
+/// All LIVE hives.
+pub fn live(fleet: &Fleet, now: Instant) -> HashSet<HiveId> {
+    let mut found = HashSet::new();
+    fleet.walk_hives(now, |hive, freshness| {
+        found.extend(HiveId::parse(&hive.id).ok().filter(|_| freshness == Freshness::Live));
+    });
+    found
+}
+
 /// Hives that could serve one of the claims, whatever they do just now: LIVE ones with such a worker or GPU.
 pub fn could_serve(fleet: &Fleet, now: Instant, claims: &[&Claim]) -> HashSet<HiveId> {
     let mut found = HashSet::new();

@@ -131,7 +131,7 @@ async fn hives_that_drain_or_are_silent_are_left_out() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_named_worker_is_told() {
-    let hive = FakeHive::start("box", vec![idle(), idle()], &[]).await;
+    let hive = FakeHive::start("box", vec![idle(), idle(), idle()], &[]).await;
     let queen = Queen::new(std::slice::from_ref(&hive));
     assert!(matches!(queen.reserve(vec![named("box/llm/9")]).await, Err(Refused::Unknown(_))));
     assert!(matches!(queen.reserve(vec![named("den/llm/1")]).await, Err(Refused::Unknown(_))));
@@ -174,7 +174,10 @@ async fn race(rounds: usize, change: impl FnOnce(&mut fake::Mood)) {
         assert!(one.is_err() || other.is_err(), "both in round {round}");
         let won = one.or(other).unwrap().reservation.id;
         // The queen that did not make it learns of it by a record only.
-        queens.iter().for_each(|queen| queen.hear(&hive));
+        for queen in &queens {
+            queen.hear(&hive);
+            assert_eq!(queen.reserving.list("").len(), 1, "as each looks every second");
+        }
         queens[round % 2].reserving.release(&won).await.unwrap();
         assert_eq!(hive.holds(), []);
     }
