@@ -115,7 +115,6 @@ pub struct KnownHive {
     by_name: HashMap<WorkerId, u32>,
     workers: Vec<Option<KnownWorker>>,
     free: Vec<u32>,
-    /// Which reservation holds which worker, by the record.
     held: HashMap<WorkerId, Arc<str>>,
     key: Option<Key>,
     beat: Option<Key>,

@@ -240,8 +240,11 @@ impl Reserving {
         if guilty.is_empty() {
             guilty = claims.to_vec();
         }
-        for at in &guilty {
-            learned.refused.insert(plan.places[*at].clone(), sentence.to_owned());
+        if let [one] = guilty[..] {
+            learned.refuse(plan.places[one].clone(), sentence);
+        } else {
+            // The same words for several at once say nothing about the hive.
+            learned.refused.extend(guilty.iter().map(|at| (plan.places[*at].clone(), sentence.to_owned())));
         }
         let by_name = guilty.iter().any(|at| matches!(wish.claims[*at], Claim::Worker(..)));
         by_name.then(|| match code {

@@ -119,6 +119,9 @@ mod tests {
         let offers = [workers(&["1", "2"]), workers(&["1"]), workers(&["2", "3"])];
         let given = assign(&claims, &offers.iter().collect::<Vec<_>>()).unwrap();
         assert_eq!(given, ["2", "1", "3"].map(worker));
+        let offers = [workers(&["1", "3"]), workers(&["2", "1"]), workers(&["1", "2"])];
+        let given = assign(&claims, &offers.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(given, ["3", "2", "1"].map(worker), "the first moves so that the last finds one");
         let offers = [workers(&["1", "2"]), workers(&["1", "2"]), workers(&["1", "2"])];
         assert!(assign(&claims, &offers.iter().collect::<Vec<_>>()).is_err(), "two workers for three");
         let best = workers(&["9", "1"]);

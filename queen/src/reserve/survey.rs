@@ -93,8 +93,22 @@ impl Offer {
 pub struct Learned {
     /// Refused by their hives, in their words.
     pub refused: HashMap<Place, String>,
+    /// Hives that refused two places in the same words: those are about the hive.
+    pub closed: HashMap<HiveId, String>,
     /// Hives that did not answer, and why.
     pub silent: HashMap<HiveId, String>,
+}
+
+impl Learned {
+    /// Notes what a hive said about a place.
+    pub fn refuse(&mut self, place: Place, sentence: &str) {
+        let again =
+            |(other, said): (&Place, &String)| other.hive() == place.hive() && *other != place && said == sentence;
+        if self.refused.iter().any(again) {
+            self.closed.insert(place.hive().clone(), sentence.to_owned());
+        }
+        self.refused.insert(place, sentence.to_owned());
+    }
 }
 
 /// Looks at the whole fleet once. The answers stand in the order of `claims`.
@@ -242,6 +256,9 @@ impl Looking<'_> {
     fn hive_against(&self, hive: &proto::Hive, id: &HiveId) -> Option<Miss> {
         if let Some(why) = self.learned.silent.get(id) {
             return Some((6, format!("is on a hive that cannot be asked: {why}")));
+        }
+        if let Some(why) = self.learned.closed.get(id) {
+            return Some((6, format!("is on a hive that refuses: {why}")));
         }
         let draining = matches!(hive.operational_status(), OperationalStatus::Draining | OperationalStatus::Stopping);
         draining.then(|| (7, "is on a hive that is draining".to_owned()))

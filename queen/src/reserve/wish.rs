@@ -90,8 +90,8 @@ impl Wish {
         if count == 0 || count > CLAIMS {
             return Err(Refused::invalid("claims", format!("{count} claims: one to {CLAIMS} are accepted")));
         }
-        check_length("key", &request.key, KEY_CHARS)?;
-        check_length("holder", &request.holder, HOLDER_CHARS)?;
+        check_words("key", &request.key, KEY_CHARS)?;
+        check_words("holder", &request.holder, HOLDER_CHARS)?;
         let ttl = parse_ttl(request.ttl.as_ref())?;
         let parsed = request.claims.into_iter().enumerate().map(|(at, claim)| Claim::parse(at, claim));
         let claims: Vec<Claim> = parsed.collect::<Result<_, _>>()?;
@@ -118,11 +118,11 @@ pub fn parse_ttl(asked: Option<&prost_types::Duration>) -> Result<Duration, Refu
     ttl.ok_or_else(|| Refused::invalid("ttl", "use more than 0 s and at most 24 h"))
 }
 
-fn check_length(field: &str, text: &str, most: usize) -> Result<(), Refused> {
-    match text.chars().count() {
-        count if count > most => Err(Refused::invalid(field, format!("has {count} characters; at most {most}"))),
-        _ => Ok(()),
+fn check_words(field: &str, text: &str, most: usize) -> Result<(), Refused> {
+    if text.chars().count() > most || text.chars().any(char::is_control) {
+        return Err(Refused::invalid(field, format!("use at most {most} characters, in one line")));
     }
+    Ok(())
 }
 
 impl Claim {
@@ -317,6 +317,7 @@ mod tests {
         let good = || request(vec![worker("box/llm/1")]);
         assert_eq!(field(ReserveRequest { key: "k".repeat(129), ..good() }), "key");
         assert_eq!(field(ReserveRequest { holder: "h".repeat(201), ..good() }), "holder");
+        assert_eq!(field(ReserveRequest { holder: "h\nx".into(), ..good() }), "holder");
         for (seconds, nanos) in [(0, 0), (-1, 0), (86_401, 0)] {
             assert_eq!(field(ReserveRequest { ttl: Some(prost_types::Duration { seconds, nanos }), ..good() }), "ttl");
         }

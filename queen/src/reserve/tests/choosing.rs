@@ -59,6 +59,15 @@ async fn a_refusal_for_two_does_not_cost_the_one_that_is_free() {
 }
 
 #[tokio::test]
+async fn a_hive_that_says_the_same_of_two_is_not_asked_for_all() {
+    let hives = [FakeHive::start("a", vec![idle(); 40], &[]).await, FakeHive::start("b", vec![idle()], &[]).await];
+    let queen = Queen::new(&hives);
+    hives[0].mood(|mood| mood.refuses = true);
+    assert_eq!(held(&queen.reserve(vec![any()]).await.unwrap()), ["b/llm/1"]);
+    assert_eq!(hives[0].calls().iter().filter(|call| call.starts_with("hold")).count(), 2);
+}
+
+#[tokio::test]
 async fn memory_goes_where_the_claim_says() {
     let hives = [
         FakeHive::start("a", vec![], &[("GPU-a0", 24), ("GPU-a1", 80)]).await,

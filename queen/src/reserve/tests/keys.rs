@@ -61,6 +61,17 @@ async fn g2_a_retry_at_another_queen_finds_the_grant_with_or_without_its_record(
     assert_eq!(hives[0].holds().len() + hives[1].holds().len(), 1);
 }
 
+#[tokio::test]
+async fn g2_a_key_in_flight_is_not_shared_with_another_wish() {
+    let hives = two_hives().await;
+    let queen = Queen::new(&hives);
+    hives.iter().for_each(|hive| hive.mood(|mood| mood.slow = Duration::from_millis(20)));
+    let (first, other) =
+        tokio::join!(queen.ask(request("k", vec![any()])), queen.ask(request("k", vec![named("a/llm/1")])));
+    assert!(first.is_ok(), "{first:?}");
+    assert_eq!(other, Err(Refused::KeyUsed("k".into())));
+}
+
 fn with_ways(queen: &Queen, hives: &[FakeHive]) -> Arc<Reserving> {
     let reached = hives.to_vec();
     let ways = Ways::new(move |id| Ok(reached.iter().find(|hive| hive.id == *id).unwrap().channel.clone()));
