@@ -20,6 +20,8 @@ pub struct Config {
     pub bookmark: Duration,
     /// Finds leave out workers whose last good sample is older, unless the caller says otherwise.
     pub max_age: Duration,
+    /// For this long after its start a queen says that it may not know yet, where it cannot be sure.
+    pub grace: Duration,
     /// Frames above this size, in bytes, are refused. Hives cut their snapshots into chunks far below it.
     pub max_frame_bytes: usize,
     /// The most workers one hive may report.
@@ -42,6 +44,7 @@ impl Default for Config {
             remove: Duration::from_secs(90),
             bookmark: Duration::from_millis(2_500),
             max_age: Duration::from_secs(3),
+            grace: Duration::from_secs(5),
             max_frame_bytes: 4 * 1024 * 1024,
             max_workers: 10_000,
             max_hives: 20_000,

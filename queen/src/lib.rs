@@ -6,6 +6,7 @@ mod guard;
 mod page;
 pub mod placement;
 mod queen;
+mod reserve;
 mod rpc;
 mod server;
 mod services;

@@ -2,7 +2,9 @@
 
 use crate::fleet::{Census, Fleet};
 use crate::guard::Guard;
+use crate::reserve::{Reserving, Ways};
 use crate::rpc::{Shared, telemetry};
+use crate::tunnel::Tunnels;
 use crate::{Config, server, services};
 use axum::Router;
 use bytes::Bytes;
@@ -97,9 +99,13 @@ impl Queen {
         let fleet = Fleet::new(&config, telemetry::token(), Instant::now());
         let guard = Guard::new(address, config.insecure, &config.allowed_hosts);
         let places = config.max_watchers.min(Semaphore::MAX_PERMITS);
+        let (fleet, tunnels) = (Arc::new(fleet), Arc::<Tunnels>::default());
+        let ways = tunnels.clone();
+        let ways = Ways::new(move |hive| ways.channel(hive));
         let shared = Shared {
-            fleet: Arc::new(fleet),
-            tunnels: Arc::default(),
+            reserving: Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace)),
+            fleet,
+            tunnels,
             config: Arc::new(config),
             stopping: CancellationToken::new(),
             bookmarks: receiver,
@@ -123,6 +129,7 @@ impl Queen {
         let ageing = tokio::spawn(age(shared.fleet.clone(), ending.clone()));
         let every = shared.config.bookmark.max(BOOKMARK_MIN);
         let counting = tokio::spawn(count(shared.fleet.clone(), bookmarks, every, ending.clone()));
+        let tidying = tokio::spawn(shared.reserving.clone().tidy(ending.clone()));
         let mut serving = tokio::spawn(server::serve(listener, router, ending.clone()));
         // Streams hold `ending` rather than `stopping`, so that they also end when a task of ours fails.
         let served = tokio::select! {
@@ -135,8 +142,9 @@ impl Queen {
             None => serving.await,
         };
         let failed = |task| move |source| ServeError::Task { task, source };
-        let (aged, counted) = (ageing.await, counting.await);
+        let (aged, counted, tidied) = (ageing.await, counting.await, tidying.await);
         served.map_err(failed("server"))?;
+        tidied.map_err(failed("tidying"))?;
         aged.map_err(failed("ageing"))?;
         counted.map_err(failed("bookmarks"))
     }

@@ -4,11 +4,13 @@
 mod act;
 mod look;
 mod observe;
+mod reserve;
 mod serve;
 
 pub use act::{Events, Logs, Restart, Run, RunLimits, Stop};
 pub use look::{Basis, Describe, Find, Idle, Match, Models, Ps, Sort, Watch};
 pub use observe::{Config, ConfigVerb, Observe, ProbeKind};
+pub use reserve::{FitKind, Release, Renew, Reserve};
 pub use serve::{Agent, Completions, DemoWorker, GpuProbe, Hive, Queen, Up};
 
 use crate::show::units;
@@ -126,6 +128,14 @@ pub enum Verb {
     Idle(Idle),
     /// Find workers that have a model, or room on a GPU
     Find(Find),
+    /// Hold a worker, or memory of a GPU, for a while
+    Reserve(Reserve),
+    /// Hold a reservation for longer
+    Renew(Renew),
+    /// Give reservations back
+    Release(Release),
+    /// List what is held
+    Reservations,
     /// Follow what changes
     Watch(Watch),
     /// Tell how workers of this machine started and ended
@@ -220,6 +230,19 @@ mod tests {
         assert!(Cli::try_parse_from(["rbee", "find"]).is_err());
         assert!(Cli::try_parse_from(["rbee", "find", "--model", "m", "--vram", "8G"]).is_err());
         assert!(Cli::try_parse_from(["rbee", "find", "--vram", "8G"]).is_ok());
+    }
+
+    #[test]
+    fn a_reservation_needs_one_kind_of_thing() {
+        let parse = |words: &[&str]| Cli::try_parse_from(["rbee", "reserve"].iter().chain(words));
+        assert!(parse(&[]).is_err() && parse(&["--idle"]).is_err() && parse(&["--vram", "8G", "--idle"]).is_err());
+        assert!(parse(&["--model", "m", "--vram", "8G"]).is_err());
+        assert!(
+            parse(&["--worker", "a", "--count", "2"]).is_err() && parse(&["--vram", "8G", "--count", "65"]).is_err()
+        );
+        assert!(parse(&["--worker", "a/b/c", "--worker", "a/b/d", "--ttl", "5m", "--key", "k"]).is_ok());
+        assert!(parse(&["--model", "m", "--idle", "--count", "2", "-l", "tier=gold", "--hive", "box"]).is_ok());
+        assert!(parse(&["--vram", "8G", "--fit", "most-free", "--headroom", "1G", "--holder", "me"]).is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::time::{Duration, SystemTime};
 
 /// Columns of every table of workers; the second half is for `-o wide`.
-const COLUMNS: [Column; 22] = [
+const COLUMNS: [Column; 23] = [
     Column::text("WORKER", 0),
     Column::text("MODEL", 0),
     Column::word("STATE", 0),
@@ -27,6 +27,7 @@ const COLUMNS: [Column; 22] = [
     Column::number("UPTIME", 4),
     Column::text("ENDPOINT", 7),
     Column::number("AGE", 3),
+    Column::word("HELD", 7),
     Column::number("RSS", 8),
     Column::number("WSET", 8),
     Column::number("THROT%", 8),
@@ -83,6 +84,7 @@ fn row(worker: &proto::Worker, now: SystemTime) -> Vec<Cell> {
         known(uptime(worker, now).map(units::time)),
         known(spec.endpoint.as_ref().map(endpoint)),
         known(worker.age.as_ref().and_then(common::from_duration).map(units::time)),
+        known(Some(worker.reservation.clone())),
         known(stats.rss_bytes.map(units::size)),
         known(stats.working_set_bytes.map(units::size)),
         known(stats.cpu_throttled_pct.map(units::percent)),

@@ -12,6 +12,9 @@ mod logs;
 mod models;
 mod observe;
 pub mod ps;
+mod release;
+mod reservations;
+mod reserve;
 mod restart;
 mod run;
 mod stop;
@@ -44,6 +47,10 @@ pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
         Verb::Describe(args) => describe::run(global, &args.name).await,
         Verb::Idle(args) => idle::run(global, &args).await,
         Verb::Find(args) => find::run(global, &args).await,
+        Verb::Reserve(args) => reserve::run(global, &args).await,
+        Verb::Renew(args) => reserve::renew(global, &args).await,
+        Verb::Release(args) => release::run(global, &args).await,
+        Verb::Reservations => reservations::run(global).await,
         Verb::Watch(args) => watch::run(global, args).await,
         Verb::Events(args) => events::run(global, &args).await,
         Verb::Logs(args) => logs::run(global, &args).await,

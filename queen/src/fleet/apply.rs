@@ -92,6 +92,7 @@ impl Fleet {
                 *dropped += lies;
                 hive.dirty |= !hive.is_told(&info);
                 hive.info = info;
+                hive.note_holds();
             }
         }
         hive.taken = hive.taken.max(taken);

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
+mod held;
+
 /// How many fenced sessions of a hive are remembered, so that their streams are told why they end.
 const FENCED: usize = 4;
 
@@ -113,6 +115,7 @@ pub struct KnownHive {
     by_name: HashMap<WorkerId, u32>,
     workers: Vec<Option<KnownWorker>>,
     free: Vec<u32>,
+    held: HashMap<WorkerId, Arc<str>>,
     key: Option<Key>,
     beat: Option<Key>,
     pub dirty: bool,
@@ -146,6 +149,7 @@ impl KnownHive {
             by_name: HashMap::new(),
             workers: Vec::new(),
             free: Vec::new(),
+            held: HashMap::new(),
             key: None,
             beat: None,
             dirty: true,
@@ -167,6 +171,7 @@ impl KnownHive {
         self.spoilt = false;
         (self.arrivals, self.arrived, self.goodbye) = (Arrivals::new(now), now, false);
         self.by_slot.clear();
+        self.note_holds();
         self.dirty = true;
     }
 
@@ -335,7 +340,8 @@ impl KnownHive {
         let mut changed = Vec::new();
         for (place, worker) in self.workers.iter_mut().enumerate() {
             let Some(worker) = worker.as_mut().filter(|worker| worker.dirty) else { continue };
-            let bytes = object::worker(&worker.spec_bytes, worker.stats.as_ref(), worker.state, worker.freshness);
+            let (held, stats) = (self.held.get(&worker.id).map_or("", AsRef::as_ref), worker.stats.as_ref());
+            let bytes = object::worker(&worker.spec_bytes, stats, worker.state, worker.freshness, held);
             let subject = Subject::Worker { spec: Arc::clone(&worker.spec), state: worker.state };
             changed.push((place, subject, bytes, worker.refiltered));
             (worker.dirty, worker.refiltered) = (false, false);

@@ -6,6 +6,7 @@ mod apply;
 mod expire;
 pub mod feed;
 mod filter;
+mod holds;
 #[cfg(test)]
 mod hostile;
 mod known;
@@ -22,6 +23,7 @@ pub use age::Limits;
 pub use apply::Outcome;
 pub use expire::Expired;
 pub use filter::{matches, model_names};
+pub use holds::is_reservation_id;
 pub use session::Opened;
 pub use view::{Census, Seen};
 

@@ -22,6 +22,7 @@ const SPEC: u32 = 1;
 const STATS: u32 = 2;
 const STATE: u32 = 3;
 const FRESHNESS: u32 = 5;
+const RESERVATION: u32 = 6;
 
 /// Appends field key and length of a message, string or bytes.
 pub fn open(field: u32, length: usize, into: &mut BytesMut) {
@@ -42,13 +43,16 @@ fn whole<M: Message>(field: u32, message: &M) -> Bytes {
     bytes.freeze()
 }
 
-/// A worker, from its spec as bytes and the rest. Age and uptime are left out: they would change in an idle fleet.
-pub fn worker(spec: &[u8], stats: Option<&ProcessStats>, state: i32, freshness: Freshness) -> Bytes {
+/// A worker, from its spec as bytes and the rest; `held` is the reservation that holds it, or empty. Age and uptime are
+/// left out: they would change in an idle fleet.
+pub fn worker(spec: &[u8], stats: Option<&ProcessStats>, state: i32, freshness: Freshness, held: &str) -> Bytes {
     // Enums travel as sign-extended varints; one that this queen does not know yet is passed on as it came.
     let numbers = [(STATE, i64::from(state) as u64), (FRESHNESS, freshness as u64)];
     let stats_len = stats.map(Message::encoded_len);
     let numbers_len: usize = numbers.iter().map(|(field, value)| key_len(*field) + encoded_len_varint(*value)).sum();
-    let length = field_len(SPEC, spec.len()) + stats_len.map_or(0, |len| field_len(STATS, len)) + numbers_len;
+    let held_len = if held.is_empty() { 0 } else { field_len(RESERVATION, held.len()) };
+    let length =
+        field_len(SPEC, spec.len()) + stats_len.map_or(0, |len| field_len(STATS, len)) + numbers_len + held_len;
     let mut bytes = BytesMut::with_capacity(field_len(WORKERS, length));
     open(WORKERS, length, &mut bytes);
     open(SPEC, spec.len(), &mut bytes);
@@ -60,6 +64,10 @@ pub fn worker(spec: &[u8], stats: Option<&ProcessStats>, state: i32, freshness: 
     for (field, value) in numbers {
         encode_key(field, WireType::Varint, &mut bytes);
         encode_varint(value, &mut bytes);
+    }
+    if !held.is_empty() {
+        open(RESERVATION, held.len(), &mut bytes);
+        bytes.extend_from_slice(held.as_bytes());
     }
     bytes.freeze()
 }
@@ -106,8 +114,8 @@ mod tests {
             WorkerSpec { hive: "box".into(), group: "llm".into(), instance: "8080".into(), ..Default::default() };
         let stats = ProcessStats { cpu_pct: Some(12.5), ..ProcessStats::default() };
         let mut bytes = BytesMut::new();
-        bytes.extend(worker(&spec.encode_to_vec(), Some(&stats), WorkerState::Running.into(), Freshness::Live));
-        bytes.extend(worker(&spec.encode_to_vec(), None, -1, Freshness::Lost));
+        bytes.extend(worker(&spec.encode_to_vec(), Some(&stats), WorkerState::Running.into(), Freshness::Live, "r1"));
+        bytes.extend(worker(&spec.encode_to_vec(), None, -1, Freshness::Lost, ""));
         bytes.extend(removal("box/llm/1", true));
         bytes.extend(removal("box", false));
         bytes.extend(beat(&HiveBeat { hive: "box".into(), sequence: 7, sampled_at: None }));
@@ -118,7 +126,7 @@ mod tests {
             state: WorkerState::Running.into(),
             freshness: Freshness::Live.into(),
             age: None,
-            reservation: String::new(),
+            reservation: "r1".into(),
         };
         let bare = Worker { spec: Some(spec), state: -1, freshness: Freshness::Lost.into(), ..Worker::default() };
         assert_eq!(update.workers, vec![full, bare]);

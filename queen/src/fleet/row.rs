@@ -1,6 +1,6 @@
 //! Checks what a hive says before any of it is kept: names, whose it is, sizes, numbers that cannot be true. Pure.
 
-use super::Refusal;
+use super::{Refusal, holds};
 use bytes::Bytes;
 use common::columns::Quanta;
 use common::gpus::Uses;
@@ -104,6 +104,8 @@ pub fn check_hive(id: &HiveId, hive: &mut proto::Hive) -> Result<u64, Refusal> {
         return Err(Refusal::invalid("hive.id", reason));
     }
     (hive.freshness, hive.age, hive.worker_count) = (0, None, 0);
+    // Holds have bounds of their own: many of them must not make the rest of a record unacceptable.
+    let (holds, strange) = holds::check(std::mem::take(&mut hive.holds));
     let size = hive.encoded_len();
     if size > RECORD_BYTES {
         let reason = format!("the record has {size} bytes; at most {RECORD_BYTES} are accepted");
@@ -114,8 +116,9 @@ pub fn check_hive(id: &HiveId, hive: &mut proto::Hive) -> Result<u64, Refusal> {
         let reason = format!("a GPU's UUID has {} bytes; at most {GPU_UUID} are accepted", long.uuid.len());
         return Err(Refusal::invalid("hive.gpus.uuid", reason));
     }
+    hive.holds = holds;
     let host = hive.host.as_mut().map_or(0, clean_host);
-    Ok(host + hive.gpus.iter_mut().map(clean_gpu).sum::<u64>())
+    Ok(strange + host + hive.gpus.iter_mut().map(clean_gpu).sum::<u64>())
 }
 
 fn clean_gpu(gpu: &mut proto::Gpu) -> u64 {

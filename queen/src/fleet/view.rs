@@ -40,6 +40,16 @@ impl Seen<'_> {
         }
     }
 
+    /// The record of its hive, as the hive sent it.
+    pub fn record(&self) -> &proto::Hive {
+        &self.hive.info
+    }
+
+    /// The reservation that holds it, by its hive's record.
+    pub fn reservation(&self) -> Option<&str> {
+        self.hive.held_by(&self.worker.id)
+    }
+
     /// What it is.
     pub fn spec(&self) -> &Arc<WorkerSpec> {
         &self.worker.spec
@@ -100,7 +110,7 @@ impl Seen<'_> {
             state: self.worker.state,
             age: self.age().map(common::duration),
             freshness: self.freshness().into(),
-            reservation: String::new(),
+            reservation: self.reservation().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -110,7 +120,7 @@ impl Seen<'_> {
 pub struct Census {
     /// LIVE workers.
     pub workers_online: u32,
-    /// LIVE, running and idle.
+    /// LIVE, running, idle and not held.
     pub workers_available: u32,
     /// LIVE hives.
     pub hives_online: u32,
@@ -149,6 +159,20 @@ impl Fleet {
         let hive = self.hives.get(hive)?;
         let worker = hive.worker(id)?;
         Some(Seen { hive: &hive, worker, now, limits, pardon }.to_wire())
+    }
+
+    /// Looks at every hive, in no order. `look` must not call the fleet.
+    pub fn walk_hives(&self, now: Instant, mut look: impl FnMut(&proto::Hive, Freshness)) {
+        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        for hive in &self.hives {
+            look(&hive.info, hive.freshness_at(now, &limits, &pardon));
+        }
+    }
+
+    /// Looks at one hive's record; `None` when it is not known. `look` must not call the fleet.
+    pub fn look_at<T>(&self, now: Instant, id: &HiveId, look: impl FnOnce(&proto::Hive, Freshness) -> T) -> Option<T> {
+        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        self.hives.get(id).map(|hive| look(&hive.info, hive.freshness_at(now, &limits, &pardon)))
     }
 
     /// One hive.
@@ -207,7 +231,7 @@ impl Fleet {
                 }
                 census.workers_online += 1;
                 let running = worker.state == i32::from(WorkerState::Running);
-                census.workers_available += u32::from(running && seen.is_idle());
+                census.workers_available += u32::from(running && seen.is_idle() && seen.reservation().is_none());
                 census.name_worker(&hive.id, &worker.id);
             }
         }

@@ -20,7 +20,7 @@ const PAGE: usize = 1_000;
 /// No page is larger, whatever is asked for.
 const PAGE_MAX: usize = 10_000;
 /// A page ends early at about this size: clients refuse messages above 4 MiB unless told otherwise.
-const PAGE_BYTES: usize = 3 * 1024 * 1024;
+pub(super) const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
 /// Serves those who look.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Looking {
     }
 }
 
-fn page_size(asked: i32) -> Result<usize, Status> {
+pub(super) fn page_size(asked: i32) -> Result<usize, Status> {
     match usize::try_from(asked) {
         Ok(0) => Ok(PAGE),
         Ok(size) => Ok(size.min(PAGE_MAX)),

@@ -10,6 +10,7 @@ mod watcher;
 
 use crate::Config;
 use crate::fleet::Fleet;
+use crate::reserve::Reserving;
 use crate::tunnel::Tunnels;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub fleet: Arc<Fleet>,
     /// The ways to the hives.
     pub tunnels: Arc<Tunnels>,
+    /// What is held, and what is about to be.
+    pub reserving: Arc<Reserving>,
     /// What this queen was told from outside.
     pub config: Arc<Config>,
     /// Cancelled when the queen stops: every stream ends then.

@@ -1,4 +1,6 @@
-//! `SchedulerService`: the three finds. Checks the question; `placement` answers it.
+//! `SchedulerService`: the three finds. Checks the question; `placement` answers it. Reservations stand beside them.
+
+mod reservations;
 
 use super::fleet::filter_hive;
 use super::{Shared, invalid};
@@ -114,22 +116,28 @@ impl SchedulerService for Scheduler {
         Err(Status::unimplemented("not yet"))
     }
 
-    async fn reserve(&self, _: Request<proto::ReserveRequest>) -> Result<Response<proto::ReserveResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn reserve(
+        &self,
+        request: Request<proto::ReserveRequest>,
+    ) -> Result<Response<proto::ReserveResponse>, Status> {
+        reservations::reserve(&self.shared, request.into_inner()).await.map(Response::new)
     }
 
-    async fn renew(&self, _: Request<proto::RenewRequest>) -> Result<Response<proto::RenewResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn renew(&self, request: Request<proto::RenewRequest>) -> Result<Response<proto::RenewResponse>, Status> {
+        reservations::renew(&self.shared, request.into_inner()).await.map(Response::new)
     }
 
-    async fn release(&self, _: Request<proto::ReleaseRequest>) -> Result<Response<proto::ReleaseResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn release(
+        &self,
+        request: Request<proto::ReleaseRequest>,
+    ) -> Result<Response<proto::ReleaseResponse>, Status> {
+        reservations::release(&self.shared, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_reservations(
         &self,
-        _: Request<proto::ListReservationsRequest>,
+        request: Request<proto::ListReservationsRequest>,
     ) -> Result<Response<proto::ListReservationsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        reservations::list(&self.shared, request.into_inner()).map(Response::new)
     }
 }

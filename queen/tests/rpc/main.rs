@@ -10,6 +10,8 @@ mod pages;
 #[cfg(test)]
 mod questions;
 #[cfg(test)]
+mod reservations;
+#[cfg(test)]
 mod telemetry;
 #[cfg(test)]
 mod watch;

@@ -14,6 +14,9 @@ pub fn lines(worker: &Worker, now: SystemTime) -> Lines {
     let mut lines = identity(worker, &spec, now);
     lines.extend(life(&spec, now));
     lines.push(("activity", workers::activity(&stats, now).text));
+    if !worker.reservation.is_empty() {
+        lines.push(("held by", worker.reservation.clone()));
+    }
     lines.extend(engine(&spec, &stats));
     lines.extend(kernel(&stats));
     lines.extend(gpus(&spec, &stats));

@@ -32,7 +32,7 @@ impl Bench {
     fn put(&mut self, name: u32, model: &str, state: i32) {
         let subject = subject(name, model, state);
         let Subject::Worker { spec, .. } = &subject else { return };
-        let bytes = object::worker(&spec.encode_to_vec(), None, state, Freshness::Live);
+        let bytes = object::worker(&spec.encode_to_vec(), None, state, Freshness::Live, "");
         let before = self.keys.get(&name).copied();
         let refiltered = before.is_none_or(|key| self.feed.lock().objects.get(key).is_none_or(|o| o.bytes != bytes));
         let key = self.feed.write(self.now).put(before, subject, bytes, refiltered);

@@ -5,6 +5,8 @@ use crate::Config;
 use crate::fleet::Fleet;
 use crate::fleet::feed::mirror::Mirror;
 use crate::fleet::sample::{cpu, one_hive};
+use crate::reserve::{Reserving, Ways};
+use crate::tunnel::NoTunnel;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
@@ -14,8 +16,11 @@ use tonic::Code;
 fn shared() -> (Shared, watch::Sender<Bytes>) {
     let (sender, bookmarks) = watch::channel(Bytes::new());
     let config = Config::default();
+    let fleet = Arc::new(Fleet::new(&config, "q1".into(), Instant::now()));
+    let ways = Ways::new(|hive| Err(NoTunnel::Absent(hive.clone())));
     let shared = Shared {
-        fleet: Arc::new(Fleet::new(&config, "q1".into(), Instant::now())),
+        reserving: Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace)),
+        fleet,
         config: Arc::new(config),
         stopping: CancellationToken::new(),
         bookmarks,

@@ -1,0 +1,138 @@
+//! The same key elsewhere: reservations of other queens, or of this one before she was started again.
+
+use super::make::Plan;
+use super::survey::{could_serve, live};
+use super::wish::{Claim, Wish};
+use super::{Held, Refused, Reserving, in_order, lock};
+use common::HiveId;
+use proto::{Hold, Reservation};
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// At most so many hives are asked whether they hold something for a key.
+pub const ASKED: usize = 32;
+/// How often a rival is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// Parts of a reservation that no record has shown for this long are not there.
+const WHOLE: Duration = Duration::from_millis(1_500);
+
+/// Whether holds may be renewed.
+pub enum Way {
+    /// Nobody else has the key.
+    Free,
+    /// They were given back, and whom they gave way to is gone: plan anew.
+    Again,
+    /// They were given back: the key has been answered with this.
+    Answered(Reservation),
+}
+
+impl Reserving {
+    /// The reservation with the wish's key, when there is one.
+    pub(super) async fn answered_before(&self, wish: &Wish, deadline: Instant) -> Result<Option<Reservation>, Refused> {
+        let known = self.known(|hold| hold.key == wish.key);
+        let Some(id) = known.iter().map(|(_, hold)| hold.reservation.clone()).min() else { return Ok(None) };
+        self.outcome(&id, Vec::new(), wish, deadline).await
+    }
+
+    /// Lets another queen's holds with the same key go first, where that is the rule.
+    pub(super) async fn give_way(&self, plan: &Plan, wish: &Wish, deadline: Instant) -> Result<Way, Refused> {
+        loop {
+            let rivals = self.rivals(plan, wish).await;
+            let Some((id, hives)) = rivals.into_iter().next() else { return Ok(Way::Free) };
+            let gives_way = id < plan.id;
+            if gives_way {
+                self.abandon(&plan.id, plan.hives(), false).await;
+            }
+            let outcome = self.outcome(&id, hives, wish, deadline).await;
+            if matches!(outcome, Ok(None)) {
+                if gives_way {
+                    return Ok(Way::Again);
+                }
+                continue;
+            }
+            if !gives_way {
+                self.abandon(&plan.id, plan.hives(), false).await;
+            }
+            return outcome.map(|reservation| reservation.map_or(Way::Again, Way::Answered));
+        }
+    }
+
+    /// Other reservations with the wish's key, by id, and the hives that say so. Asked are all hives; in a large fleet
+    /// those that could have served the wish, and those whose records show the key.
+    async fn rivals(&self, plan: &Plan, wish: &Wish) -> BTreeMap<String, Vec<HiveId>> {
+        let is_rival = |hold: &Hold| hold.key == wish.key && hold.reservation != plan.id;
+        let claims: Vec<&Claim> = wish.claims.iter().collect();
+        let now = Instant::now();
+        let mut asked = live(&self.fleet, now);
+        if asked.len() > ASKED {
+            asked = could_serve(&self.fleet, now, &claims);
+        }
+        // The hives of the plan have been asked with the key: they would have answered with the other's holds.
+        asked.retain(|hive| plan.parts.iter().all(|(own, _)| own != hive));
+        if asked.len() > ASKED {
+            asked.clear();
+        }
+        asked.extend(self.known(is_rival).into_iter().map(|(hive, _)| hive));
+        let mut rivals: BTreeMap<String, Vec<HiveId>> = BTreeMap::new();
+        for (hive, hold) in self.fresh(asked, is_rival).await {
+            rivals.entry(hold.reservation).or_default().push(hive);
+        }
+        rivals
+    }
+
+    /// What becomes of a reservation with the wish's key: it when it is renewed, `None` when it is gone.
+    pub(super) async fn outcome(
+        &self,
+        id: &str,
+        mut hives: Vec<HiveId>,
+        wish: &Wish,
+        deadline: Instant,
+    ) -> Result<Option<Reservation>, Refused> {
+        let begun = Instant::now();
+        loop {
+            hives.extend(self.known(|hold| hold.reservation == id).into_iter().map(|(hive, _)| hive));
+            let held = self.fresh(hives.drain(..).collect(), |hold| hold.reservation == id).await;
+            if held.is_empty() {
+                return Ok(None);
+            }
+            if held.iter().any(|(_, hold)| hold.wish != wish.digest) {
+                return Err(Refused::KeyUsed(wish.key.clone()));
+            }
+            hives.extend(held.iter().map(|(hive, _)| hive.clone()));
+            if held.iter().all(|(_, hold)| !hold.tentative) {
+                let used = held.iter().any(|(_, hold)| !hold.used_by.is_empty());
+                // One whose workers have ended in part is answered with what is left.
+                if held.len() >= wish.claims.len() || used {
+                    return Ok(Some(self.tell(id, &held)));
+                }
+                if begun.elapsed() > WHOLE {
+                    // Whoever made it did not come to its end: nobody has been answered.
+                    self.abandon(id, hives.clone(), true).await;
+                    return Ok(None);
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(Refused::Unreachable("another queen is about to answer this key: try again".to_owned()));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Holds as these hives list them just now; of hives that do not answer, and of all others, as records say.
+    async fn fresh(&self, hives: HashSet<HiveId>, wanted: impl Fn(&Hold) -> bool) -> Vec<Held> {
+        let mut held = self.known(&wanted);
+        if hives.is_empty() {
+            return held;
+        }
+        for (hive, answer) in self.ways.list(hives).await {
+            let Ok(holds) = answer else { continue };
+            held.retain(|(known, _)| *known != hive);
+            let recent = lock(&self.recent);
+            let lasting = holds.into_iter().filter(|hold| wanted(hold) && !recent.is_released(&hold.reservation));
+            held.extend(lasting.map(|hold| (hive.clone(), hold)));
+        }
+        in_order(&mut held);
+        held
+    }
+}
