@@ -2,6 +2,7 @@
 
 mod backoff;
 pub mod columns;
+pub mod fields;
 pub mod gpus;
 mod name;
 pub mod stop;
