@@ -11,5 +11,6 @@ mod pages;
 mod questions;
 #[cfg(test)]
 mod telemetry;
+mod tunnel;
 #[cfg(test)]
 mod watch;
