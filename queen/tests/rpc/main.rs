@@ -11,6 +11,7 @@ mod pages;
 mod questions;
 #[cfg(test)]
 mod telemetry;
+#[cfg(test)]
 mod tunnel;
 #[cfg(test)]
 mod watch;

@@ -14,7 +14,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -175,7 +174,8 @@ struct Attached {
     timeouts: mpsc::UnboundedReceiver<String>,
     /// The status that the queen ended the tunnel with.
     ended: mpsc::Receiver<Status>,
-    serving: JoinHandle<()>,
+    /// Ends it when it is dropped, as if the hive were gone.
+    _cut: DropGuard,
 }
 
 async fn open(queen: &Running, session: &str) -> Result<(Streaming<AttachResponse>, mpsc::Sender<Bytes>), Status> {
@@ -200,12 +200,13 @@ impl Attached {
         });
         let (seen, (timeouts, heard)) = (Arc::new(Seen::default()), mpsc::unbounded_channel());
         let stub = Stub { name, seen: seen.clone(), timeouts };
-        let pipe = Io(Pipe::new(incoming, sender, CancellationToken::new()));
-        let serving = tokio::spawn(async move {
+        let cut = CancellationToken::new();
+        let pipe = Io(Pipe::new(incoming, sender, cut.clone()));
+        tokio::spawn(async move {
             let incoming = tokio_stream::once(Ok::<_, io::Error>(pipe)).chain(tokio_stream::pending());
             Server::builder().add_service(WorkerServiceServer::new(stub)).serve_with_incoming(incoming).await.unwrap();
         });
-        Ok(Self { seen, timeouts: heard, ended, serving })
+        Ok(Self { seen, timeouts: heard, ended, _cut: cut.drop_guard() })
     }
 }
 
@@ -316,7 +317,6 @@ async fn a_tunnel_that_ends_is_gone_and_its_telemetry_goes_on() {
     session.snapshot(vec![]).await;
     let attached = Attached::open(&queen, &session.session, "first").await.unwrap();
     assert_eq!(described(&queen).await.unwrap(), "first");
-    attached.serving.abort();
     drop(attached);
     let gone = async || described(&queen).await.err().filter(|status| status.message().contains("not attached"));
     let status = eventually("the tunnel is gone", gone).await;

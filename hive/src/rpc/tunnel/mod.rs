@@ -3,6 +3,8 @@
 
 mod calls;
 mod connection;
+#[cfg(test)]
+mod tests;
 
 use super::services::Services;
 use super::uplink::{Session, SessionError, random};
