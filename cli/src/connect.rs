@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A connection that answers no ping for this long is dead; pings go out as often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Larger answers are refused: some 60,000 workers in one.
-const ANSWER_MAX: usize = 64 << 20;
+pub const ANSWER_MAX: usize = 64 << 20;
 
 /// The one queen that a client verb asks.
 pub fn queen_url(global: &Global) -> Result<&str, Failure> {

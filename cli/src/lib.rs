@@ -9,6 +9,7 @@ mod failure;
 mod follow;
 mod locate;
 mod naming;
+mod reach;
 mod serve;
 mod show;
 mod terminal;

@@ -2,11 +2,13 @@
 
 mod backoff;
 pub mod columns;
+pub mod fields;
 pub mod gpus;
 mod name;
 pub mod stop;
 mod time;
 pub mod trace;
+pub mod tunnel;
 
 pub use backoff::Backoff;
 pub use name::{HiveId, NameError, WorkerId, fit_name};

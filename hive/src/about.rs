@@ -8,6 +8,7 @@ use crate::gpus::GpuView;
 use crate::host::HostView;
 use crate::round::Round;
 use crate::rpc::uplink::LinkState;
+use crate::templates::Templates;
 use crate::worker::Life;
 use gpus::Listed;
 use proto::{HealthStatus, OperationalStatus};
@@ -32,17 +33,20 @@ pub struct About {
     record: Arc<watch::Sender<Arc<proto::Hive>>>,
     reasons: Arc<Vec<String>>,
     state_dir: Arc<str>,
+    templates: Arc<Templates>,
+    draining: watch::Receiver<bool>,
 }
 
 impl About {
     /// The record of a hive that has just opened.
-    pub fn new(config: &Config, life: &Life) -> Self {
+    pub fn new(config: &Config, life: &Life, templates: Arc<Templates>) -> Self {
+        let draining = life.draining_changes();
         let record = proto::Hive {
             id: config.id.to_string(),
             hostname: config.hostname.clone(),
             advertise: config.advertise.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            operational_status: OperationalStatus::Ready.into(),
+            operational_status: status(*draining.borrow()).into(),
             health_status: HealthStatus::Healthy.into(),
             boot_id: life.boot_id().to_owned(),
             slice: config.slice.clone(),
@@ -52,12 +56,14 @@ impl About {
             cpu_count: std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             memory_total_bytes: memory_total(&config.proc_root.join("meminfo")),
             kernel: kernel(),
+            remote_start: templates.is_on(),
             ..proto::Hive::default()
         };
         let reasons = life.placement_reasons();
         let record = proto::Hive { health_reasons: reasons.clone(), ..record };
+        let record = Arc::new(watch::Sender::new(Arc::new(record)));
         let state_dir = config.state_dir.display().to_string().into();
-        Self { record: Arc::new(watch::Sender::new(Arc::new(record))), reasons: Arc::new(reasons), state_dir }
+        Self { record, reasons: Arc::new(reasons), state_dir, templates, draining }
     }
 
     /// The record, now and later.
@@ -66,12 +72,13 @@ impl About {
     }
 
     /// Keeps the record current until stopped.
-    pub async fn follow(self, mut news: News, stopping: CancellationToken) {
+    pub async fn follow(mut self, mut news: News, stopping: CancellationToken) {
         let mut listed = Listed::default();
         loop {
             tokio::select! {
                 changed = news.rounds.changed() => if changed.is_err() { return },
                 () = changed(&mut news.host) => {}
+                () = changed(&mut self.draining) => {}
                 () = stopping.cancelled() => return,
             }
             let round = news.rounds.borrow_and_update().clone();
@@ -120,6 +127,8 @@ impl About {
             next.cpu_count = host.cpus.unwrap_or(next.cpu_count);
             next.health_reasons = troubles;
             next.health_status = health.into();
+            next.operational_status = status(*self.draining.borrow()).into();
+            next.remote_start = self.templates.is_on();
             let news = next != **record;
             if news {
                 *record = Arc::new(next);
@@ -139,9 +148,13 @@ fn keep_warmth(gpus: &mut [proto::Gpu], told: &[proto::Gpu]) {
     }
 }
 
-/// Waits for the next look at the machine; for ever when nobody looks any more.
-async fn changed(host: &mut watch::Receiver<Arc<HostView>>) {
-    if host.changed().await.is_err() {
+fn status(draining: bool) -> OperationalStatus {
+    if draining { OperationalStatus::Draining } else { OperationalStatus::Ready }
+}
+
+/// Waits for news; for ever when nobody tells any more.
+async fn changed<T>(news: &mut watch::Receiver<T>) {
+    if news.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }

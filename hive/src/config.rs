@@ -39,6 +39,8 @@ pub struct Config {
     pub program: PathBuf,
     /// Free-form labels of this hive.
     pub labels: BTreeMap<String, String>,
+    /// Where the templates are that can be started by name, if it is there. `None`: nothing is.
+    pub template_dir: Option<PathBuf>,
     /// What is observed without being asked for, and whom the hive may ask about it.
     pub observe: observe::Settings,
 }

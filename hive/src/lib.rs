@@ -13,6 +13,7 @@ pub mod roster;
 pub mod round;
 pub mod rpc;
 pub mod sample;
+pub mod templates;
 pub mod worker;
 
 pub use config::Config;
@@ -21,11 +22,14 @@ use about::{About, News};
 use gpus::GpuView;
 use host::{HostConfig, HostView};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rpc::services::{Caller, Services};
 use rpc::socket::{self, SocketError};
+use rpc::tunnel::{IDLE, Tunnel};
 use rpc::uplink::{Sources, Uplink};
 use sample::gpu::{self, GpuConfig};
 use sample::{SampleConfig, Sampling};
 use std::sync::Arc;
+use templates::Templates;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -101,20 +105,24 @@ impl Hive {
         };
         let (Sampling { rounds, mut findings }, sampling) =
             sample::start(sample, life.roster(), gpu_views, stopping.clone()).map_err(HiveError::Sampling)?;
-        let about = About::new(&config, &life);
+        let templates = Arc::new(Templates::new(config.template_dir.clone()));
+        let about = About::new(&config, &life, templates.clone());
         let sources = Sources { roster: life.roster(), rounds: rounds.clone(), hive: about.subscribe() };
 
         let mut tasks = JoinSet::new();
-        let mut links = Vec::new();
-        for url in &config.queens {
-            let uplink = Uplink::new(url.clone(), life.journal().id().to_owned(), sources.clone());
-            links.push(uplink.state());
+        let journal = life.journal().id().to_owned();
+        let uplinks = config.queens.iter().map(|url| Uplink::new(url.clone(), journal.clone(), sources.clone()));
+        let uplinks: Vec<Uplink> = uplinks.collect();
+        let services = services(&life, templates, &about, &uplinks, &stopping);
+        for (url, uplink) in config.queens.iter().zip(uplinks) {
+            let tunnel = Tunnel::new(url.clone(), uplink.opened(), services.clone(), IDLE);
             tasks.spawn(uplink.run(stopping.clone()));
+            tasks.spawn(tunnel.run(stopping.clone()));
         }
         let host: watch::Sender<Arc<HostView>> = watch::Sender::default();
         let news = News { rounds, gpus: about_gpus, host: host.subscribe() };
         tasks.spawn(gpu_news::write_down(gpu_news, life.clone()));
-        tasks.spawn(about.clone().follow(news, stopping.clone()));
+        tasks.spawn(about.follow(news, stopping.clone()));
         tasks.spawn(host::run(host_config(&config), life.roster(), host, stopping.clone()));
         let learning = life.clone();
         tasks.spawn(async move {
@@ -122,8 +130,7 @@ impl Hive {
                 learning.learn(finding);
             }
         });
-        let service = rpc::workers::service(life.clone(), move || about.describe(&links), stopping.clone());
-        tasks.spawn(socket::serve(service, listener, stopping.clone()));
+        tasks.spawn(socket::serve(services.routes(Caller::Local), listener, stopping.clone()));
 
         while tasks.join_next().await.is_some() {}
         sampling.ended().await;
@@ -133,6 +140,20 @@ impl Hive {
         life.closed().await;
         Ok(())
     }
+}
+
+/// What is answered here, on the unix socket and in the tunnels.
+fn services(
+    life: &Life,
+    templates: Arc<Templates>,
+    about: &About,
+    uplinks: &[Uplink],
+    stopping: &CancellationToken,
+) -> Services {
+    let links: Vec<_> = uplinks.iter().map(Uplink::state).collect();
+    let about = about.clone();
+    let describe = Arc::new(move || about.describe(&links));
+    Services { life: life.clone(), templates, about: describe, stopping: stopping.clone() }
 }
 
 fn host_config(config: &Config) -> HostConfig {

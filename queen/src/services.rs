@@ -5,6 +5,7 @@ use crate::guard::{self, Guard};
 use crate::page;
 use crate::rpc::bounded::Bounded;
 use crate::rpc::fleet::Looking;
+use crate::rpc::forward;
 use crate::rpc::scheduler::Scheduler;
 use crate::rpc::telemetry::Ingest;
 use crate::rpc::watch::WatchFirst;
@@ -38,6 +39,7 @@ pub async fn router(shared: Shared, guard: Guard) -> Result<Router, tonic_reflec
         proto::hive_service_server::SERVICE_NAME,
         proto::fleet_service_server::SERVICE_NAME,
         proto::scheduler_service_server::SERVICE_NAME,
+        proto::worker_service_server::SERVICE_NAME,
     ];
     for name in names {
         reporter.set_service_status(name, ServingStatus::Serving).await;
@@ -48,6 +50,7 @@ pub async fn router(shared: Shared, guard: Guard) -> Result<Router, tonic_reflec
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let grpc = Routes::new(ingest)
+        .add_service(forward::service(shared.clone()))
         .add_service(WatchFirst::new(looking, shared))
         .add_service(scheduler)
         .add_service(health)

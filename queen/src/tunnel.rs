@@ -1,7 +1,18 @@
 //! The ways to the hives: a channel to each, inside the connection that it dialled. Nothing here dials a hive.
 
 use common::HiveId;
-use tonic::transport::Channel;
+use common::tunnel::{CONNECTION_WINDOW, Pipe, STREAM_WINDOW};
+use dashmap::{DashMap, Entry};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+/// At most this many hives are attached; further ones are refused with a retry time, and their telemetry goes on.
+pub const TUNNELS: usize = 20_000;
 
 /// Why a hive cannot be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,17 +22,170 @@ pub enum NoTunnel {
     Absent(HiveId),
 }
 
+/// Why a hive cannot attach.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAttached {
+    /// [`TUNNELS`] are.
+    #[error("this queen takes {TUNNELS} tunnels and has them")]
+    Full,
+    /// A newer session of the hive has.
+    #[error("superseded: a newer session of this hive has attached")]
+    Superseded,
+}
+
 /// The tunnels that are open.
 #[derive(Debug, Default)]
-pub struct Tunnels {}
+pub struct Tunnels {
+    open: DashMap<HiveId, Ways>,
+    numbers: AtomicU64,
+}
+
+/// The tunnels of one hive. A hive whose tunnel was idle dials the next one before it leaves the old one: calls that
+/// have begun on that one go on.
+#[derive(Debug)]
+struct Ways {
+    newest: Way,
+    leaving: Option<Way>,
+}
+
+#[derive(Debug)]
+struct Way {
+    number: u64,
+    epoch: u64,
+    /// Made when it is first asked for.
+    channel: OnceLock<Channel>,
+    pipe: Arc<Mutex<Option<Pipe>>>,
+    ended: CancellationToken,
+}
+
+/// An open tunnel. Dropping it ends the tunnel and everything in it.
+#[derive(Debug)]
+pub struct Attached {
+    tunnels: Arc<Tunnels>,
+    hive: HiveId,
+    number: u64,
+    ended: CancellationToken,
+}
 
 impl Tunnels {
     /// A channel on which `WorkerService` and `GrantService` of a hive answer. Its inner connection is made when a call
-    /// first needs it.
+    /// first needs it. Take one for each call: a tunnel that has been idle is left for another one.
     ///
     /// # Errors
     /// [`NoTunnel::Absent`] when the hive has not attached.
     pub fn channel(&self, hive: &HiveId) -> Result<Channel, NoTunnel> {
-        Err(NoTunnel::Absent(hive.clone()))
+        let ways = self.open.get(hive).ok_or_else(|| NoTunnel::Absent(hive.clone()))?;
+        let way = &ways.newest;
+        Ok(way.channel.get_or_init(|| channel(way.pipe.clone())).clone())
+    }
+
+    /// Takes in the tunnel of a session. `ended` is cancelled when a newer one has taken its place.
+    ///
+    /// # Errors
+    /// When there are too many, or a newer session of this hive has one.
+    pub fn add(
+        self: &Arc<Self>,
+        hive: HiveId,
+        epoch: u64,
+        pipe: Pipe,
+        ended: CancellationToken,
+    ) -> Result<Attached, NotAttached> {
+        if self.open.len() >= TUNNELS && !self.open.contains_key(&hive) {
+            return Err(NotAttached::Full);
+        }
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let pipe = Arc::new(Mutex::new(Some(pipe)));
+        let way = Way { number, epoch, channel: OnceLock::new(), pipe, ended: ended.clone() };
+        match self.open.entry(hive.clone()) {
+            Entry::Vacant(vacant) => drop(vacant.insert(Ways { newest: way, leaving: None })),
+            Entry::Occupied(mut known) => known.get_mut().take(way)?,
+        }
+        Ok(Attached { tunnels: self.clone(), hive, number, ended })
+    }
+}
+
+impl Ways {
+    fn take(&mut self, way: Way) -> Result<(), NotAttached> {
+        if way.epoch < self.newest.epoch {
+            return Err(NotAttached::Superseded);
+        }
+        let before = std::mem::replace(&mut self.newest, way);
+        if let Some(older) = self.leaving.take() {
+            older.ended.cancel();
+        }
+        if before.epoch == self.newest.epoch {
+            self.leaving = Some(before);
+        } else {
+            before.ended.cancel();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        self.tunnels.open.remove_if_mut(&self.hive, |_, ways| {
+            ways.leaving.take_if(|way| way.number == self.number);
+            ways.newest.number == self.number
+        });
+    }
+}
+
+/// A channel over the one connection that a tunnel is.
+fn channel(pipe: Arc<Mutex<Option<Pipe>>>) -> Channel {
+    let connect = service_fn(move |_: Uri| {
+        let pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::future::ready(pipe.map(TokioIo::new).ok_or_else(|| io::Error::other("this tunnel has ended")))
+    });
+    // The name is never looked up. No pings inside: those of the connection around it find a dead link.
+    Endpoint::from_static("http://hive")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect_with_connector_lazy(connect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    fn add(tunnels: &Arc<Tunnels>, epoch: u64) -> Result<(Attached, CancellationToken), NotAttached> {
+        let ended = CancellationToken::new();
+        let (sender, _receiver) = mpsc::channel(1);
+        let pipe = Pipe::new(tokio_stream::pending(), sender, ended.clone());
+        let attached = tunnels.add(hive(), epoch, pipe, ended.clone())?;
+        Ok((attached, ended))
+    }
+
+    fn hive() -> HiveId {
+        HiveId::parse("box").unwrap()
+    }
+
+    #[tokio::test]
+    async fn t2_a_newer_session_ends_the_tunnel_of_the_older_and_is_not_ended_by_it() {
+        let tunnels = Arc::new(Tunnels::default());
+        let (old, old_ended) = add(&tunnels, 1).unwrap();
+        let (_new, new_ended) = add(&tunnels, 2).unwrap();
+        assert!(old_ended.is_cancelled() && !new_ended.is_cancelled());
+        drop(old);
+        assert!(tunnels.channel(&hive()).is_ok(), "the end of the older one leaves the newer one there");
+        assert_eq!(add(&tunnels, 1).err(), Some(NotAttached::Superseded));
+        assert!(!new_ended.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_that_is_left_goes_on_beside_the_next_one_but_not_beside_two() {
+        let tunnels = Arc::new(Tunnels::default());
+        let (first, first_ended) = add(&tunnels, 1).unwrap();
+        let (second, second_ended) = add(&tunnels, 1).unwrap();
+        assert!(!first_ended.is_cancelled());
+        let (third, _) = add(&tunnels, 1).unwrap();
+        assert!(first_ended.is_cancelled() && !second_ended.is_cancelled());
+        drop((first, second));
+        assert_eq!(tunnels.open.len(), 1);
+        drop(third);
+        assert_eq!(tunnels.channel(&hive()).err(), Some(NoTunnel::Absent(hive())));
+        assert_eq!(tunnels.open.len(), 0);
     }
 }

@@ -148,6 +148,9 @@ impl From<RestartWhen> for proto::RestartPolicy {
 /// `rbee events`
 #[derive(Debug, clap::Args)]
 pub struct Events {
+    /// Only of this hive [default: the one here, else all that the queen knows]
+    #[arg(long, value_name = "HIVE")]
+    pub hive: Option<String>,
     /// Only of these: group/instance, or any run of whole parts of the name
     #[arg(value_name = "WORKER")]
     pub workers: Vec<String>,

@@ -4,12 +4,14 @@
 mod act;
 mod look;
 mod observe;
+mod remote;
 mod reserve;
 mod serve;
 
 pub use act::{Events, Logs, Restart, Run, RunLimits, Stop};
 pub use look::{Basis, Describe, Find, Idle, Match, Models, Ps, Sort, Watch};
 pub use observe::{Config, ConfigVerb, Observe, ProbeKind};
+pub use remote::{Drain, Start, Templates};
 pub use reserve::{FitKind, Release, Renew, Reserve};
 pub use serve::{Agent, Completions, DemoWorker, GpuProbe, Hive, Queen, Up};
 
@@ -112,6 +114,10 @@ pub enum Verb {
     Hive(Hive),
     /// Start a worker on this machine
     Run(Box<Run>),
+    /// Start a worker from a template, on any hive
+    Start(Start),
+    /// List what can be started by name
+    Templates(Templates),
     /// Look at an engine that runs already as a worker: a process, systemd unit or container
     Observe(Observe),
     /// List workers and what they are doing
@@ -138,14 +144,18 @@ pub enum Verb {
     Reservations,
     /// Follow what changes
     Watch(Watch),
-    /// Tell how workers of this machine started and ended
+    /// Tell how workers started and ended
     Events(Events),
-    /// Print the output of a worker of this machine
+    /// Print the output of a worker
     Logs(Logs),
-    /// Stop workers of this machine
+    /// Stop workers
     Stop(Stop),
-    /// Stop workers of this machine and start them again with what they were started with
+    /// Stop workers and start them again with what they were started with
     Restart(Restart),
+    /// Let a hive take no further starts; what runs goes on
+    Drain(Drain),
+    /// Let a hive take starts again
+    Undrain(Drain),
     /// Check this machine and say how to mend it
     Doctor,
     /// Check or show the configuration of the hive here

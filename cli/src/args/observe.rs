@@ -109,6 +109,7 @@ const EXAMPLE: &str = r#"A file, of which every line may be left out:
   name = "box"
   queen = ["http://10.0.0.1:7833"]
   labels = { rack = "7" }
+  template-dir = "/etc/rbee/templates"
 
   [[observe]]                     # as often as wanted
   unit = "ollama.service"         # or container = "vllm", or process = "llama-server" or "*vllm serve*"

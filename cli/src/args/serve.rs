@@ -87,6 +87,9 @@ pub struct Agent {
     /// Load NVML from this file instead of the system's
     #[arg(long, env = "RBEE_NVML_LIBRARY", value_name = "FILE", hide_env_values = true)]
     pub nvml_library: Option<PathBuf>,
+    /// Templates of workers that can be started by name, from elsewhere too [default: /etc/rbee/templates for root, else none]
+    #[arg(long, env = "RBEE_TEMPLATE_DIR", value_name = "DIR", hide_env_values = true)]
+    pub template_dir: Option<PathBuf>,
     /// The nvidia-smi to fall back on
     #[arg(long, value_name = "PROGRAM", default_value = "nvidia-smi", hide = true)]
     pub nvidia_smi: PathBuf,

@@ -14,6 +14,9 @@ const SLICE: &str = "rbee.slice";
 /// Where Docker and Podman listen for root.
 const CONTAINER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
 
+/// Where the templates of a hive of root are.
+const TEMPLATES: &str = "/etc/rbee/templates";
+
 /// Where a setting comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -45,6 +48,7 @@ pub struct Choices {
     pub slice: Picked<String>,
     pub advertise: Picked<String>,
     pub nvml_library: Picked<Option<PathBuf>>,
+    pub template_dir: Picked<Option<PathBuf>>,
     pub container_sockets: Picked<Vec<PathBuf>>,
 }
 
@@ -73,6 +77,7 @@ pub fn config(global: &Global, agent: Agent, own_queen: Option<String>) -> Resul
         nvidia_smi: agent.nvidia_smi,
         program,
         labels: choices.labels.value,
+        template_dir: choices.template_dir.value.map(|dir| absolute(&dir)).transpose()?,
         observe: observe::Settings {
             rules: file.observe,
             sockets: choices.container_sockets.value,
@@ -108,6 +113,7 @@ pub fn choose(global: &Global, agent: &Agent, file: &File, own_queen: Option<Str
         socket: socket.absolute()?,
         slice: pick(agent.slice.clone(), hive.slice.clone(), || SLICE.to_owned()),
         nvml_library: pick(agent.nvml_library.clone().map(Some), hive.nvml_library.clone().map(Some), || None),
+        template_dir: pick(agent.template_dir.clone().map(Some), hive.template_dir.clone().map(Some), template_dir),
         container_sockets: pick(None, hive.container_sockets.clone(), container_sockets),
         advertise,
         queen,
@@ -126,6 +132,11 @@ impl Picked<PathBuf> {
     fn absolute(self) -> Result<Self, Failure> {
         Ok(Self { value: absolute(&self.value)?, from: self.from })
     }
+}
+
+/// It need not be there: remote start is off until it is.
+fn template_dir() -> Option<PathBuf> {
+    nix::unistd::geteuid().is_root().then(|| PathBuf::from(TEMPLATES))
 }
 
 /// Where container engines listen: what their own clients are told, and the usual places.

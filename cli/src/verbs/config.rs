@@ -72,6 +72,9 @@ fn text(choices: &Choices, rules: &[Rule], place: &str) -> String {
     if let Picked { value: Some(library), from } = &choices.nvml_library {
         line("nvml-library", path(library), *from);
     }
+    if let Picked { value: Some(dir), from } = &choices.template_dir {
+        line("template-dir", path(dir), *from);
+    }
     line("container-sockets", list(choices.container_sockets.value.iter().map(path)), choices.container_sockets.from);
     for rule in rules {
         out.push_str(&rule_text(rule));

@@ -1,21 +1,40 @@
-//! `rbee events`: how workers of this machine started and ended.
+//! `rbee events`: how workers started and ended, on the hive here or on any other.
+
+mod several;
 
 use crate::args::{Events, Global, Output};
 use crate::failure::Failure;
-use crate::follow::{anywhere, is_final};
+use crate::follow::is_final;
+use crate::reach::{self, ReachedHive};
 use crate::show::{json, units};
-use crate::verbs::HiveClient;
 use crate::{connect, locate, naming, terminal};
-use common::Backoff;
-use std::path::Path;
 use std::time::SystemTime;
 use tonic::Status;
 
 /// Prints what is known, and with `-f` what comes; then also over restarts of the hive.
 pub async fn run(global: &Global, args: &Events) -> Result<(), Failure> {
-    let socket = locate::socket(global, None).await?;
-    let mut client = connect::hive(&socket).await?;
-    let mut request = proto::StreamEventsRequest { follow: args.follow, ..Default::default() };
+    let mut named: Vec<&str> = args.workers.iter().filter_map(|name| locate::hive_of(name)).collect();
+    named.sort_unstable();
+    named.dedup();
+    let whole = named.len() == 1 && args.workers.iter().all(|name| locate::hive_of(name).is_some());
+    match (&args.hive, named.as_slice()) {
+        (Some(hive), _) => one(global, args, reach::hive(global, Some(hive)).await?).await,
+        (None, [hive]) if whole => one(global, args, reach::hive(global, Some(hive)).await?).await,
+        (None, _) => match reach::here(global, None).await {
+            Ok(here) => one(global, args, here).await,
+            Err(Failure::Usage(words)) => Err(Failure::Usage(words)),
+            Err(nobody_here) => match reach::heard(global).await {
+                Ok(hives) => several::run(global, args, hives).await,
+                Err(_) => Err(nobody_here),
+            },
+        },
+    }
+}
+
+/// Of one hive.
+async fn one(global: &Global, args: &Events, hive: ReachedHive) -> Result<(), Failure> {
+    let ReachedHive { mut client, id, way } = hive;
+    let mut request = proto::StreamEventsRequest { follow: args.follow, hive: id, ..Default::default() };
     let mut named = false;
     loop {
         let asking = client.stream_events(request.clone());
@@ -23,8 +42,7 @@ pub async fn run(global: &Global, args: &Events) -> Result<(), Failure> {
             Ok(mut stream) => loop {
                 match stream.message().await {
                     Ok(Some(response)) => {
-                        request.journal_id.clone_from(&response.journal_id);
-                        request.after = response.event.as_ref().map_or(request.after, |event| event.number);
+                        go_on_after(&mut request, &response);
                         named |= show(global, args, &response)?;
                     }
                     Ok(None) => break Ok(()),
@@ -41,32 +59,21 @@ pub async fn run(global: &Global, args: &Events) -> Result<(), Failure> {
                 return Err(locate::not_the_queen(connect::refused("read events", &status)));
             }
             // Events have no end: a follower whose stream ends lost its hive.
-            Ok(()) | Err(_) => client = hive_again(global, &socket).await,
+            Ok(()) | Err(_) => client = way.again(global).await,
         }
     }
 }
 
-/// Waits until the hive answers again; says so once when it goes and once when it is back.
-pub async fn hive_again(global: &Global, socket: &Path) -> HiveClient {
-    if !global.quiet {
-        terminal::say(format_args!("rbee: lost the hive at {}; trying again until it is back", socket.display()));
-    }
-    let mut backoff = Backoff::default();
-    loop {
-        tokio::time::sleep(backoff.next(anywhere(), None)).await;
-        if let Ok(client) = connect::hive(socket).await {
-            if !global.quiet {
-                terminal::say("rbee: the hive is back");
-            }
-            return client;
-        }
-    }
+/// Where to go on should the stream end.
+fn go_on_after(request: &mut proto::StreamEventsRequest, response: &proto::StreamEventsResponse) {
+    request.journal_id.clone_from(&response.journal_id);
+    request.after = response.event.as_ref().map_or(request.after, |event| event.number);
 }
 
 /// Names that nothing is told of.
 fn nobody(args: &Events) -> Failure {
     let names = args.workers.join(", ");
-    Failure::Nothing(format!("nothing is told of {names:?} on this machine; `rbee events` tells of everybody"))
+    Failure::Nothing(format!("nothing is told of {names:?}; `rbee events` tells of everybody"))
 }
 
 /// Prints an event if it is wanted; whether it is about a name that was asked for.

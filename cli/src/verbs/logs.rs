@@ -1,22 +1,15 @@
-//! `rbee logs WORKER`: what a worker of this machine wrote, byte for byte.
+//! `rbee logs WORKER`: what a worker wrote, byte for byte.
 
-use super::events::hive_again;
 use crate::args::{Global, Logs};
 use crate::failure::Failure;
 use crate::follow::is_final;
-use crate::{connect, locate, naming, terminal};
-use common::WorkerId;
+use crate::reach::{self, Reached};
+use crate::{connect, locate, terminal};
 use tonic::{Code, Status};
 
 /// Prints it, and with `-f` what comes, also over restarts of the hive.
 pub async fn run(global: &Global, args: &Logs) -> Result<(), Failure> {
-    let (socket, mut client, workers) = locate::hive_with_workers(global, Some(&args.worker)).await?;
-    let name = match naming::unique(&args.worker, &workers) {
-        Ok(worker) => naming::full(worker),
-        // The output of one that ended is still there under its whole name.
-        Err(Failure::Nothing(_)) if WorkerId::parse(&args.worker).is_ok() => args.worker.clone(),
-        Err(failure) => return Err(failure),
-    };
+    let Reached { mut client, name, way } = reach::worker(global, &args.worker).await?;
     let what = format!("read the output of {name}");
     let mut request = proto::StreamLogsRequest { name, follow: args.follow, tail_lines: args.tail, after: None };
     loop {
@@ -43,7 +36,7 @@ pub async fn run(global: &Global, args: &Logs) -> Result<(), Failure> {
             Err(status) if !args.follow || is_final(&status) || status.code() == Code::ResourceExhausted => {
                 return Err(locate::not_the_queen(connect::refused(&what, &status)));
             }
-            Err(_) => client = hive_again(global, &socket).await,
+            Err(_) => client = way.again(global).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod completions;
 mod config;
 mod describe;
+mod drain;
 mod events;
 mod find;
 mod gpus;
@@ -17,7 +18,9 @@ mod reservations;
 mod reserve;
 mod restart;
 mod run;
+mod start;
 mod stop;
+mod templates;
 mod version;
 mod watch;
 
@@ -39,6 +42,8 @@ pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
         Verb::Queen(args) => serve::queen(args).await,
         Verb::Hive(args) => serve::hive(global, args).await,
         Verb::Run(args) => run::run(global, *args).await,
+        Verb::Start(args) => start::run(global, args).await,
+        Verb::Templates(args) => templates::run(global, &args).await,
         Verb::Observe(args) => observe::run(global, args).await,
         Verb::Ps(args) => ps::run(global, &args).await,
         Verb::Hives => hives::run(global).await,
@@ -56,6 +61,8 @@ pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
         Verb::Logs(args) => logs::run(global, &args).await,
         Verb::Stop(args) => stop::run(global, &args).await,
         Verb::Restart(args) => restart::run(global, &args).await,
+        Verb::Drain(args) => drain::run(global, &args, true).await,
+        Verb::Undrain(args) => drain::run(global, &args, false).await,
         Verb::Doctor => doctor::run(global).await,
         Verb::Config(args) => config::run(global, &args.verb),
         Verb::Version => version::run(global),

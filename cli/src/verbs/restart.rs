@@ -1,8 +1,9 @@
-//! `rbee restart WORKER…`: stops workers of this machine and starts them again with what they were started with.
+//! `rbee restart WORKER…`: stops workers and starts them again with what they were started with.
 
 use super::stop;
 use crate::args::{Global, Output, Restart};
 use crate::failure::Failure;
+use crate::reach::{self, Reached};
 use crate::show::{json, workers};
 use crate::{connect, locate, terminal};
 use std::time::{Duration, SystemTime};
@@ -17,7 +18,7 @@ pub async fn run(global: &Global, args: &Restart) -> Result<(), Failure> {
 }
 
 async fn restart(global: &Global, grace: Duration, wish: &str) -> Result<(), Failure> {
-    let (mut client, name) = stop::named(global, wish).await?;
+    let Reached { mut client, name, .. } = reach::worker(global, wish).await?;
     let request = proto::RestartWorkerRequest {
         name: name.clone(),
         grace: Some(common::duration(grace)),

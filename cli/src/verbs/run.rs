@@ -8,6 +8,7 @@ use crate::{connect, locate, naming, terminal};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
+use tonic::{Response, Status};
 
 /// Over and above what a worker is waited for, an answer may take this long.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -23,8 +24,18 @@ pub async fn run(global: &Global, args: Run) -> Result<(), Failure> {
     // Not its arguments: one of them may be a secret, and errors end up in logs.
     let program = request.command.first().cloned().unwrap_or_default();
     let what = format!("start {program:?} on the hive at {}", socket.display());
+    begin(global, wait, &what, client.start_worker(request)).await
+}
+
+/// Waits for a start and prints the worker's name; `wait` is how long it may take to be ready, if that is waited for.
+pub async fn begin(
+    global: &Global,
+    wait: Option<Duration>,
+    what: &str,
+    starting: impl Future<Output = Result<Response<proto::StartWorkerResponse>, Status>>,
+) -> Result<(), Failure> {
     let limit = wait.map_or(global.timeout, |wait| wait.saturating_add(global.timeout.max(MARGIN)));
-    let asking = connect::deed(limit, &what, "`rbee ps` tells whether it runs", client.start_worker(request));
+    let asking = connect::deed(limit, what, "`rbee ps` tells whether it runs", starting);
     let shown = wait.is_some() && !global.quiet && std::io::stderr().is_terminal();
     let answer = if shown { with_progress(asking).await } else { asking.await };
     let answer = answer.map_err(plain_error)?;

@@ -2,10 +2,10 @@
 
 use crate::args::{Global, Output, Stop};
 use crate::failure::Failure;
+use crate::reach::{self, Reached};
 use crate::show::json;
 use crate::verbs::{HiveClient, events};
-use crate::{connect, locate, naming, terminal};
-use common::WorkerId;
+use crate::{connect, locate, terminal};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -53,18 +53,6 @@ where
     Err(Failure::Partly(format!("{failed} of {all} were not {done}")))
 }
 
-/// The hive of a worker and its whole name. One that is on its way in or out may be in no list; the hive knows.
-pub async fn named(global: &Global, wish: &str) -> Result<(HiveClient, String), Failure> {
-    let (_, client, workers) = locate::hive_with_workers(global, Some(wish)).await?;
-    let name = match naming::unique(wish, &workers) {
-        Ok(worker) => naming::full(worker),
-        Err(Failure::Nothing(words)) if WorkerId::parse(wish).is_err() => return Err(Failure::Nothing(words)),
-        Err(Failure::Nothing(_)) => wish.to_owned(),
-        Err(other) => return Err(other),
-    };
-    Ok((client, name))
-}
-
 /// How long an end may take: the grace is the worker's, then its hive is patient, and the time-out is ours.
 pub fn limit(global: &Global, grace: Duration) -> Duration {
     grace.saturating_add(PATIENCE).saturating_add(global.timeout)
@@ -77,10 +65,10 @@ pub fn user() -> String {
 }
 
 async fn stop(global: &Global, grace: Duration, wish: &str) -> Result<(), Failure> {
-    let (client, name) = named(global, wish).await?;
+    let Reached { client, name, .. } = reach::worker(global, wish).await?;
     let answer = ask(client, global, grace, &name).await?;
     let Some(exit) = &answer.exit else {
-        return Err(Failure::Nothing(format!("no worker called {name} was running here; `rbee ps` lists them")));
+        return Err(Failure::Nothing(format!("no worker called {name} was running; `rbee ps` lists them")));
     };
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "StopWorkerResponse", &answer),

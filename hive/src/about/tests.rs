@@ -7,7 +7,15 @@ use std::time::{Instant, SystemTime};
 fn about() -> About {
     let reasons = vec!["no memory controller".to_owned()];
     let record = proto::Hive { cpu_count: 2, health_reasons: reasons.clone(), ..proto::Hive::default() };
-    About { record: Arc::new(watch::Sender::new(Arc::new(record))), reasons: Arc::new(reasons), state_dir: "/s".into() }
+    let record = Arc::new(watch::Sender::new(Arc::new(record)));
+    let templates = Arc::new(Templates::new(None));
+    About {
+        record,
+        reasons: Arc::new(reasons),
+        state_dir: "/s".into(),
+        templates,
+        draining: watch::Sender::new(false).subscribe(),
+    }
 }
 
 fn quiet() -> Round {

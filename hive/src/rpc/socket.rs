@@ -1,7 +1,5 @@
 //! The hive's unix socket: binding it so that only its owner can reach it, and that no live hive loses its own.
 
-use super::workers::Workers;
-use proto::worker_service_server::WorkerServiceServer;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -9,6 +7,7 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 /// The kernel's limit for the path of a unix socket, without the closing zero (`sun_path`, unix(7)).
 pub const PATH_MAX_BYTES: usize = 107;
@@ -79,9 +78,9 @@ async fn answers(path: &Path) -> bool {
 }
 
 /// Serves until stopped; then for [`CLIENTS_LEAVE`] longer, for the last answers.
-pub async fn serve(service: WorkerServiceServer<Workers>, listener: UnixListener, stopping: CancellationToken) {
+pub async fn serve(routes: Routes, listener: UnixListener, stopping: CancellationToken) {
     let serving = tonic::transport::Server::builder()
-        .add_service(service)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopping.clone().cancelled_owned());
     let patience = async {
         stopping.cancelled().await;

@@ -1,20 +1,19 @@
 //! `WorkerService`: starting, stopping and following the workers of this hive. Only translation: every decision is
 //! made in `worker/`.
 
+mod begin;
 mod follow;
 mod observe;
 mod refuse;
 
 use crate::roster::Member;
-use crate::worker::Life;
+use crate::rpc::services::{Caller, Services};
 use common::WorkerId;
 use proto::worker_service_server::{WorkerService, WorkerServiceServer};
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 /// From SIGTERM to SIGKILL, when the caller does not say.
@@ -25,29 +24,17 @@ const GRACE_MAX: Duration = Duration::from_secs(3600);
 const STOPPED_BY_MAX: usize = 200;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-type About = dyn Fn() -> proto::DescribeHiveResponse + Send + Sync;
 
-/// The service over one hive's lives.
+/// The service over one hive's lives, for callers of one kind.
+#[derive(Debug)]
 pub struct Workers {
-    life: Life,
-    about: Box<About>,
-    stopping: CancellationToken,
+    services: Services,
+    caller: Caller,
 }
 
-impl fmt::Debug for Workers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers").field("life", &self.life).finish_non_exhaustive()
-    }
-}
-
-/// The service, to be served on the unix socket. `about` answers DescribeHive; streams end when `stopping` is
-/// cancelled.
-pub fn service(
-    life: Life,
-    about: impl Fn() -> proto::DescribeHiveResponse + Send + Sync + 'static,
-    stopping: CancellationToken,
-) -> WorkerServiceServer<Workers> {
-    WorkerServiceServer::new(Workers { life, about: Box::new(about), stopping })
+/// The service, to be served where such callers are.
+pub fn service(services: Services, caller: Caller) -> WorkerServiceServer<Workers> {
+    WorkerServiceServer::new(Workers { services, caller })
 }
 
 fn worker(member: &Member) -> proto::Worker {
@@ -66,15 +53,26 @@ impl Workers {
     fn named(&self, name: &str) -> Result<WorkerId, Status> {
         let (hive, id) = WorkerId::parse(name).map_err(|error| refuse::field("name", &error.to_string()))?;
         match hive {
-            Some(hive) if hive != *self.life.hive() => {
-                Err(Status::not_found(format!("{name} is not a worker of this hive, {}", self.life.hive())))
+            Some(hive) if hive != *self.services.life.hive() => {
+                let here = self.services.life.hive();
+                Err(Status::not_found(format!("{name} is not a worker of this hive, {here}")))
             }
             _ => Ok(id),
         }
     }
 
+    /// NOT_FOUND when another hive is meant.
+    fn this_hive(&self, named: &str) -> Result<(), Status> {
+        let here = self.services.life.hive();
+        if named.is_empty() || named == here.as_str() {
+            return Ok(());
+        }
+        let named: String = named.chars().take(STOPPED_BY_MAX).collect();
+        Err(Status::not_found(format!("this is not hive {named:?}, it is {here}")))
+    }
+
     fn member(&self, id: &WorkerId) -> Option<Arc<Member>> {
-        self.life.roster().borrow().members.iter().find(|member| member.id == *id).cloned()
+        self.services.life.roster().borrow().members.iter().find(|member| member.id == *id).cloned()
     }
 }
 
@@ -87,13 +85,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::StartWorkerRequest>,
     ) -> Result<Response<proto::StartWorkerResponse>, Status> {
-        let started = self.life.start(request.into_inner()).await.map_err(|error| refuse::start(&error))?;
-        let answer = proto::StartWorkerResponse {
-            worker: Some(worker(&started.member)),
-            taken_over: started.taken_over,
-            readiness: started.readiness.into(),
-        };
-        Ok(Response::new(answer))
+        begin::start(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn stop_worker(
@@ -104,7 +96,7 @@ impl WorkerService for Workers {
         let id = self.named(&request.name)?;
         let grace = grace(request.grace.as_ref())?;
         let by: String = request.stopped_by.chars().take(STOPPED_BY_MAX).collect();
-        let exit = self.life.stop(&id, grace, &by).await.map_err(refuse::stop)?;
+        let exit = self.services.life.stop(&id, grace, &by).await.map_err(refuse::stop)?;
         Ok(Response::new(proto::StopWorkerResponse { exit }))
     }
 
@@ -116,8 +108,8 @@ impl WorkerService for Workers {
         let id = self.named(&request.name)?;
         let grace = grace(request.grace.as_ref())?;
         let by: String = request.restarted_by.chars().take(STOPPED_BY_MAX).collect();
-        let restarted = self.life.restart(&id, grace, &by).await;
-        let member = restarted.map_err(|error| refuse::restart(error, &self.life))?;
+        let restarted = self.services.life.restart(&id, grace, &by).await;
+        let member = restarted.map_err(|error| refuse::restart(error, &self.services.life))?;
         Ok(Response::new(proto::RestartWorkerResponse { worker: Some(worker(&member)) }))
     }
 
@@ -140,15 +132,16 @@ impl WorkerService for Workers {
         request: Request<proto::WorkerServiceGetWorkerRequest>,
     ) -> Result<Response<proto::WorkerServiceGetWorkerResponse>, Status> {
         let id = self.named(&request.into_inner().name)?;
-        let member = self.member(&id).ok_or_else(|| refuse::unknown(&id, &self.life))?;
+        let member = self.member(&id).ok_or_else(|| refuse::unknown(&id, &self.services.life))?;
         Ok(Response::new(proto::WorkerServiceGetWorkerResponse { worker: Some(worker(&member)) }))
     }
 
     async fn list_workers(
         &self,
-        _: Request<proto::WorkerServiceListWorkersRequest>,
+        request: Request<proto::WorkerServiceListWorkersRequest>,
     ) -> Result<Response<proto::WorkerServiceListWorkersResponse>, Status> {
-        let roster = self.life.roster().borrow().clone();
+        self.this_hive(&request.get_ref().hive)?;
+        let roster = self.services.life.roster().borrow().clone();
         let workers = roster.members.iter().map(|member| worker(member)).collect();
         Ok(Response::new(proto::WorkerServiceListWorkersResponse { workers }))
     }
@@ -159,7 +152,7 @@ impl WorkerService for Workers {
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
         let request = request.into_inner();
         let id = self.named(&request.name)?;
-        let stream = follow::logs(&self.life, &id, &request, self.stopping.clone())?;
+        let stream = follow::logs(&self.services.life, &id, &request, self.services.stopping.clone())?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -167,29 +160,40 @@ impl WorkerService for Workers {
         &self,
         request: Request<proto::StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let stream = follow::events(&self.life, &request.into_inner(), self.stopping.clone());
+        let request = request.into_inner();
+        self.this_hive(&request.hive)?;
+        let stream = follow::events(&self.services.life, &request, self.services.stopping.clone());
         Ok(Response::new(Box::pin(stream)))
     }
 
     async fn drain_hive(
         &self,
-        _: Request<proto::DrainHiveRequest>,
+        request: Request<proto::DrainHiveRequest>,
     ) -> Result<Response<proto::DrainHiveResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let request = request.into_inner();
+        self.this_hive(&request.hive)?;
+        let by: String = request.drained_by.chars().take(STOPPED_BY_MAX).collect();
+        let failed = |error| Status::internal(format!("write down that this hive drains: {error}"));
+        let changed = self.services.life.set_draining(request.drain, by).await.map_err(failed)?;
+        let workers = self.services.life.roster().borrow().members.len();
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        Ok(Response::new(proto::DrainHiveResponse { changed, workers }))
     }
 
     async fn list_templates(
         &self,
-        _: Request<proto::ListTemplatesRequest>,
+        request: Request<proto::ListTemplatesRequest>,
     ) -> Result<Response<proto::ListTemplatesResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.this_hive(&request.get_ref().hive)?;
+        begin::templates(self).await.map(Response::new)
     }
 
     async fn describe_hive(
         &self,
-        _: Request<proto::DescribeHiveRequest>,
+        request: Request<proto::DescribeHiveRequest>,
     ) -> Result<Response<proto::DescribeHiveResponse>, Status> {
-        Ok(Response::new((self.about)()))
+        self.this_hive(&request.get_ref().hive)?;
+        Ok(Response::new((self.services.about)()))
     }
 }
 

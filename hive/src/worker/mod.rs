@@ -5,6 +5,7 @@
 mod adopt;
 pub mod cgroup;
 pub mod command;
+mod drain;
 mod flood;
 pub mod journal;
 mod life;

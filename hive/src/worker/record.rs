@@ -67,6 +67,9 @@ pub struct Record {
     /// The user that it runs as; empty: the hive's.
     #[serde(default)]
     pub user: String,
+    /// The template that it was started from; empty without one.
+    #[serde(default)]
+    pub template: String,
     /// It is killed when it was ready and then not for this long.
     #[serde(default)]
     pub health_timeout_millis: Option<u64>,

@@ -24,6 +24,17 @@ pub struct Opened {
     pub new: bool,
 }
 
+/// Whose session it is, and until when.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The hive.
+    pub hive: HiveId,
+    /// The session's epoch.
+    pub epoch: u64,
+    /// Cancelled when a newer session takes over.
+    pub fence: CancellationToken,
+}
+
 impl Fleet {
     /// Opens a session. `token` is random. The older session of the hive, if any, is fenced at once; what it told
     /// stays until the first snapshot of the new one.
@@ -80,6 +91,13 @@ impl Fleet {
             hive.refresh(now, &self.bounds.limits, &self.pardon());
             hive.link(&self.feed, now, false);
         }
+    }
+
+    /// Who holds a session that is in force. Unlike [`Fleet::attach`] this says nothing about its telemetry.
+    pub fn holder(&self, session: &str) -> Result<Holder, Refusal> {
+        let hive = self.session(session)?;
+        let epoch = session.split('/').nth(1).and_then(|text| text.parse().ok()).ok_or(Refusal::Unknown)?;
+        Ok(Holder { hive: hive.id.clone(), epoch, fence: hive.fence.clone() })
     }
 
     /// The hive of a session that is in force.

@@ -1,7 +1,9 @@
 //! The services. Each answers from `fleet/` and makes the only `tonic::Status` there are.
 
+pub mod attach;
 pub mod bounded;
 pub mod fleet;
+pub mod forward;
 pub mod invalid;
 pub mod scheduler;
 pub mod telemetry;

@@ -1,6 +1,6 @@
-//! `HiveService`: Register, and the stream of frames in.
+//! `HiveService`: Register, and the stream of frames in. `attach` has its tunnels.
 
-use super::Shared;
+use super::{Shared, attach};
 use crate::fleet::{Outcome, Refusal};
 use proto::hive_service_server::HiveService;
 use proto::{PushTelemetryRequest, PushTelemetryResponse, RegisterRequest, RegisterResponse};
@@ -52,13 +52,13 @@ impl HiveService for Ingest {
         }))
     }
 
-    type AttachStream = tokio_stream::Empty<Result<proto::AttachResponse, Status>>;
+    type AttachStream = attach::Outgoing;
 
     async fn attach(
         &self,
-        _: Request<Streaming<proto::AttachRequest>>,
+        request: Request<Streaming<proto::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        Err(Status::unimplemented("this queen has no tunnels yet"))
+        attach::attach(&self.shared, request.into_inner()).await.map(Response::new)
     }
 
     async fn push_telemetry(

@@ -14,4 +14,6 @@ mod reservations;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]
+mod tunnel;
+#[cfg(test)]
 mod watch;

@@ -1,10 +1,10 @@
 //! The configuration file of a hive, `hive.toml`: settings that flags and the environment overrule, and rules for what
 //! is observed. `parse.rs` reads the text; here is where the file lies and what is in it.
 
-mod fields;
 mod parse;
 
-pub use parse::{FileError, parse};
+pub use common::fields::FileError;
+pub use parse::parse;
 
 use crate::failure::Failure;
 use ::hive::worker::observe::Rule;
@@ -43,6 +43,8 @@ pub struct HiveSection {
     pub advertise: Option<String>,
     /// `nvml-library`
     pub nvml_library: Option<PathBuf>,
+    /// `template-dir`
+    pub template_dir: Option<PathBuf>,
     /// `container-sockets`: where Docker or Podman listens.
     pub container_sockets: Option<Vec<PathBuf>>,
 }

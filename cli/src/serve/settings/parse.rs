@@ -1,6 +1,5 @@
 //! The text of a configuration file. Every mistake is told with its line, its key and what is accepted.
 
-use super::fields::{Fields, unknown};
 use super::{File, HiveSection};
 use crate::args::ProbeKind;
 use crate::verbs::parse_endpoint;
@@ -8,8 +7,7 @@ use ::hive::worker::observe::rules::Address;
 use ::hive::worker::observe::target::Target;
 use ::hive::worker::observe::{Rule, Wish};
 use clap::ValueEnum;
-use std::fmt;
-use std::ops::Range;
+use common::fields::{Fields, FileError, document, text_of, unknown};
 use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -19,55 +17,14 @@ const RULES_MAX: usize = 256;
 /// The tables of a file.
 const TABLES: [&str; 2] = ["hive", "observe"];
 
-/// What is wrong with a file. Shown as "4: sentence", to stand behind the file's name and a colon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileError {
-    /// Bytes of the text that it is about.
-    place: Range<usize>,
-    /// Counted from 1, once the text is known.
-    line: usize,
-    message: String,
-}
-
-impl FileError {
-    /// About a place of the text.
-    pub fn at(place: Range<usize>, message: impl Into<String>) -> Self {
-        Self { place, line: 1, message: message.into() }
-    }
-
-    /// The line that it is about, from 1.
-    pub fn line(&self) -> usize {
-        self.line
-    }
-
-    fn in_text(mut self, text: &str) -> Self {
-        let before = text.as_bytes().get(..self.place.start).unwrap_or_default();
-        self.line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        self
-    }
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.line, self.message)
-    }
-}
-
-impl std::error::Error for FileError {}
-
 /// Reads a whole file.
 pub fn parse(bytes: &[u8]) -> Result<File, FileError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let at = error.valid_up_to();
-        let valid = String::from_utf8_lossy(&bytes[..at]).into_owned();
-        FileError::at(at..at, "this is not UTF-8 text").in_text(&valid)
-    })?;
+    let text = text_of(bytes)?;
     file(text).map_err(|error| error.in_text(text))
 }
 
 fn file(text: &str) -> Result<File, FileError> {
-    let document = DeTable::parse(text)
-        .map_err(|error| FileError::at(error.span().unwrap_or(0..0), error.message().trim().replace('\n', ", ")))?;
+    let document = document(text)?;
     let mut file = File::default();
     for (key, value) in document.get_ref() {
         match (key.get_ref().as_ref(), value.get_ref()) {
@@ -93,6 +50,7 @@ fn hive(all: &DeTable<'_>, whole: &Spanned<DeValue<'_>>) -> Result<HiveSection, 
         slice: fields.text("slice")?,
         advertise: fields.text("advertise")?,
         nvml_library: fields.text("nvml-library")?.map(PathBuf::from),
+        template_dir: fields.text("template-dir")?.map(PathBuf::from),
         container_sockets: paths(fields.texts("container-sockets")?),
     };
     fields.end()?;

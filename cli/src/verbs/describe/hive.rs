@@ -15,6 +15,7 @@ pub fn lines(hive: &proto::Hive) -> Lines {
         ("version", hive.version.clone()),
         ("kernel", hive.kernel.clone()),
         ("workers", hive.worker_count.to_string()),
+        ("remote start", if hive.remote_start { "on" } else { "off" }.to_owned()),
         ("cpus", hive.cpu_count.to_string()),
         ("memory", or_dash(hive.memory_total_bytes.map(units::size))),
     ];

@@ -38,6 +38,9 @@ fn identity(worker: &Worker, spec: &WorkerSpec, now: SystemTime) -> Lines {
         ("command", spec.command.join(" ")),
         ("labels", pairs(&spec.labels)),
     ];
+    if !spec.template.is_empty() {
+        lines.push(("template", spec.template.clone()));
+    }
     if !spec.observed.is_empty() {
         lines.push(("observed", spec.observed.clone()));
     }

@@ -20,8 +20,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
-/// Connecting, and Register, may take this long.
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// Connecting, Register and Attach may take this long.
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// A push that takes no frame for this long although there are new ones is given up and dialled again.
 const STALL_LIMIT: Duration = Duration::from_secs(5);
 /// How often that is looked at.
@@ -47,9 +47,18 @@ pub struct LinkState {
     pub error: Option<String>,
 }
 
-/// Why a session ended.
+/// A session that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its name on the wire.
+    pub name: String,
+    /// How long the queen wants to be left alone between two tries, if she said so.
+    pub window: Option<(Duration, Duration)>,
+}
+
+/// Why a session, or a tunnel of one, ended.
 #[derive(Debug, thiserror::Error)]
-enum SessionError {
+pub(super) enum SessionError {
     #[error("{0:?} is not an address: write http://host:port")]
     Address(String, #[source] tonic::transport::Error),
     #[error("nobody answers at {url}: {reason}")]
@@ -67,6 +76,20 @@ enum SessionError {
 }
 
 impl SessionError {
+    /// A status that this end made itself says in many words, a new one each time, only that the link is gone.
+    pub(super) fn refused(url: &str, step: &'static str, status: Status) -> Self {
+        match std::error::Error::source(&status) {
+            Some(_) if step == REGISTER => Self::NoQueen(url.to_owned()),
+            Some(_) => Self::Broken,
+            None => Self::Refused { step, status },
+        }
+    }
+
+    /// What the queen answered, if she did.
+    pub(super) fn code(&self) -> Option<Code> {
+        if let Self::Refused { status, .. } = self { Some(status.code()) } else { None }
+    }
+
     fn window(&self) -> Option<(Duration, Duration)> {
         match self {
             Self::Refused { status, .. } if status.code() == Code::Aborted => Some(SUPERSEDED_WINDOW),
@@ -81,6 +104,7 @@ pub struct Uplink {
     journal_id: String,
     sources: Sources,
     state: watch::Sender<LinkState>,
+    opened: watch::Sender<Option<Session>>,
     window: Option<(Duration, Duration)>,
 }
 
@@ -88,12 +112,17 @@ impl Uplink {
     /// To the queen at `url`. Nothing is dialled before [`Uplink::run`].
     pub fn new(url: String, journal_id: String, sources: Sources) -> Self {
         let state = watch::Sender::new(LinkState { url: url.clone(), connected: false, error: None });
-        Self { url, journal_id, sources, state, window: None }
+        Self { url, journal_id, sources, state, opened: watch::Sender::default(), window: None }
     }
 
     /// How the link stands, now and later.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
+    }
+
+    /// The newest session, now and later. One that broke stays until the next is opened.
+    pub fn opened(&self) -> watch::Receiver<Option<Session>> {
+        self.opened.subscribe()
     }
 
     /// Reports until `stopping` is cancelled. No answer of a queen ends it.
@@ -138,9 +167,11 @@ impl Uplink {
         });
         request.set_timeout(CALL_DEADLINE);
         let Some(answer) = until(stopping, client.register(request)).await else { return Ok(()) };
-        let session = answer.map_err(|status| self.refused(REGISTER, status))?.into_inner();
+        let session = answer.map_err(|status| SessionError::refused(&self.url, REGISTER, status))?.into_inner();
         let bound = |d: &Option<prost_types::Duration>| d.as_ref().and_then(from_duration);
         self.window = bound(&session.retry_min).zip(bound(&session.retry_max));
+        let name = session.session.clone();
+        self.opened.send_replace(Some(Session { name, window: self.window }));
         let pulse = Pulse::new();
         let handed = Handed::new(session.session, opened, hive);
         let frames = Frames::new(handed, self.sources.clone(), pulse.clone(), stopping.clone());
@@ -148,15 +179,6 @@ impl Uplink {
         self.state.send_replace(LinkState { url: self.url.clone(), connected: true, error: None });
         info!(queen = %self.url, epoch = session.epoch, "reporting");
         self.push(client, frames, &pulse, stopping).await
-    }
-
-    /// A status that this end made itself says in many words, a new one each time, only that the link is gone.
-    fn refused(&self, step: &'static str, status: Status) -> SessionError {
-        match std::error::Error::source(&status) {
-            Some(_) if step == REGISTER => SessionError::NoQueen(self.url.clone()),
-            Some(_) => SessionError::Broken,
-            None => SessionError::Refused { step, status },
-        }
     }
 
     async fn push(
@@ -171,7 +193,7 @@ impl Uplink {
             answer = answer => match answer {
                 Ok(_) if stopping.is_cancelled() => Ok(()),
                 Ok(_) => Err(SessionError::Ended),
-                Err(status) => Err(self.refused("PushTelemetry", status)),
+                Err(status) => Err(SessionError::refused(&self.url, "PushTelemetry", status)),
             },
             () = self.stalled(pulse) => Err(SessionError::Stalled),
             () = farewell(stopping) => Ok(()),
@@ -192,7 +214,8 @@ impl Uplink {
     }
 }
 
-async fn connect(url: &str) -> Result<Channel, SessionError> {
+/// A connection of its own to the queen at `url`.
+pub(super) async fn connect(url: &str) -> Result<Channel, SessionError> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| SessionError::Address(url.to_owned(), e))?;
     let endpoint = endpoint
         .connect_timeout(CALL_DEADLINE)
@@ -225,7 +248,7 @@ async fn farewell(stopping: &CancellationToken) {
 }
 
 /// Uniform in 0..1, from the seed that the standard library draws for its hash maps.
-fn random() -> f64 {
+pub(super) fn random() -> f64 {
     let bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,6 +1,7 @@
 //! The two rpcs about workers that rbee did not start. Only translation.
 
 use super::{Workers, refuse, worker};
+use crate::rpc::services::Caller;
 use crate::worker::observe::ObserveError;
 use tonic::Status;
 
@@ -9,7 +10,8 @@ pub async fn observe(
     service: &Workers,
     request: proto::ObserveWorkerRequest,
 ) -> Result<proto::ObserveWorkerResponse, Status> {
-    let observed = service.life.observe(request).await.map_err(status)?;
+    only_here(service)?;
+    let observed = service.services.life.observe(request).await.map_err(status)?;
     let worker = observed.member.as_ref().map(|member| worker(member));
     Ok(proto::ObserveWorkerResponse { worker, observed: observed.shown })
 }
@@ -19,9 +21,20 @@ pub async fn unobserve(
     service: &Workers,
     request: &proto::UnobserveWorkerRequest,
 ) -> Result<proto::UnobserveWorkerResponse, Status> {
+    only_here(service)?;
     let id = service.named(&request.name)?;
-    service.life.unobserve(&id).await.map_err(status)?;
+    service.services.life.unobserve(&id).await.map_err(status)?;
     Ok(proto::UnobserveWorkerResponse {})
+}
+
+/// Whoever observes names processes and containers of the machine.
+fn only_here(service: &Workers) -> Result<(), Status> {
+    match service.caller {
+        Caller::Local => Ok(()),
+        Caller::Network => {
+            Err(Status::permission_denied("observing is for callers on this machine: `rbee observe` there"))
+        }
+    }
 }
 
 fn status(error: ObserveError) -> Status {

@@ -1,5 +1,6 @@
 //! Errors of the worker wing as gRPC statuses: the right code, one sentence, and the field where one is to blame.
 
+use crate::templates::TemplateError;
 use crate::worker::{Life, RestartError, StartError, StopError};
 use common::{NameError, WorkerId};
 use std::io;
@@ -29,7 +30,7 @@ pub fn start(error: &StartError) -> Status {
         StartError::AlreadyExists { .. } | StartError::Populated { .. } => Status::already_exists(text),
         StartError::Denied { .. } => Status::permission_denied(text),
         StartError::NoRoom { .. } => Status::resource_exhausted(text),
-        StartError::Unprivileged { .. } => Status::failed_precondition(text),
+        StartError::Unprivileged { .. } | StartError::Draining => Status::failed_precondition(text),
         StartError::Failed { step, source, .. } => Status::new(step_code(step, source), text),
         StartError::EndedAtOnce { log, .. } | StartError::EndedUnready { log, .. } if log.is_empty() => {
             Status::failed_precondition(text)
@@ -40,6 +41,15 @@ pub fn start(error: &StartError) -> Status {
         StartError::Unready(_) => Status::unavailable(text),
         StartError::TooMany => Status::resource_exhausted(text),
         StartError::Stopping => Status::unavailable(text),
+    }
+}
+
+/// Why nothing was started from a template.
+pub fn template(error: &TemplateError) -> Status {
+    match error {
+        TemplateError::Off(_) | TemplateError::Broken { .. } => Status::failed_precondition(error.to_string()),
+        TemplateError::Unknown { .. } => Status::not_found(error.to_string()),
+        TemplateError::Field { field: name, message } => field(name, message),
     }
 }
 

@@ -1,12 +1,14 @@
 //! `WorkerService` as a caller on this machine meets it: statuses, details, streams that end.
 
 use super::*;
-use crate::worker::LifeConfig;
+use crate::templates::Templates;
+use crate::worker::{Life, LifeConfig};
 use common::HiveId;
 use hyper_util::rt::TokioIo;
 use proto::worker_service_client::WorkerServiceClient;
 use std::path::PathBuf;
 use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic_types::StatusExt;
@@ -21,8 +23,21 @@ struct Place {
     state: tempfile::TempDir,
 }
 
+/// Templates are beside the state.
+fn services(life: &Life, stopping: &CancellationToken) -> Services {
+    let about = || proto::DescribeHiveResponse { pid: 7, ..Default::default() };
+    let log = life.log_path(&WorkerId::new("a", "b").unwrap());
+    let state = log.ancestors().nth(3).unwrap();
+    let templates = Arc::new(Templates::new(Some(state.join("templates"))));
+    Services { life: life.clone(), templates, about: Arc::new(about), stopping: stopping.clone() }
+}
+
 impl Place {
     async fn new() -> Self {
+        Self::called_from(Caller::Local).await
+    }
+
+    async fn called_from(caller: Caller) -> Self {
         let state = tempfile::tempdir().unwrap();
         let stopping = CancellationToken::new();
         let config = LifeConfig {
@@ -36,12 +51,11 @@ impl Place {
         let life = Life::open(config, tokio::sync::watch::Sender::default().subscribe(), CancellationToken::new())
             .await
             .unwrap();
-        let about = || proto::DescribeHiveResponse { pid: 7, ..Default::default() };
-        let service = service(life.clone(), about, stopping.clone());
+        let routes = services(&life, &stopping).routes(caller);
         let (near, far) = tokio::io::duplex(1 << 16);
         tokio::spawn(
             Server::builder()
-                .add_service(service)
+                .add_routes(routes)
                 .serve_with_incoming(tokio_stream::once(Ok::<_, std::io::Error>(far)).chain(tokio_stream::pending())),
         );
         let mut near = Some(TokioIo::new(near));
@@ -209,8 +223,8 @@ async fn a_client_that_says_nothing_does_not_keep_a_hive_from_stopping() {
     let place = Place::new().await;
     let path = place.state.path().join("hive.sock");
     let listener = crate::rpc::socket::bind(&path).await.unwrap();
-    let service = service(place.life.clone(), proto::DescribeHiveResponse::default, place.stopping.clone());
-    let serving = tokio::spawn(crate::rpc::socket::serve(service, listener, place.stopping.clone()));
+    let routes = services(&place.life, &place.stopping).routes(Caller::Local);
+    let serving = tokio::spawn(crate::rpc::socket::serve(routes, listener, place.stopping.clone()));
     let _silent = tokio::net::UnixStream::connect(&path).await.unwrap();
     place.stopping.cancel();
     tokio::time::timeout(DEADLINE, serving).await.unwrap().unwrap();

@@ -114,6 +114,7 @@ fn intent(inner: &Inner, id: &WorkerId, request: &proto::StartWorkerRequest, pla
         restart: request.restart,
         probe: request.probe,
         user: request.user.clone(),
+        template: request.template.clone(),
         health_timeout_millis: plan.health_timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         was_ready: false,
         oom_told: 0,
@@ -245,7 +246,7 @@ impl Inner {
             user: record.user.clone(),
             observed: String::new(),
             reservation: String::new(),
-            template: String::new(),
+            template: record.template.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The lives of all workers of this hive: who is here, who is being started, who is leaving. Each step of a life is a
 //! file of its own; this one keeps the table and publishes the roster.
 
+mod draining;
 mod entry;
 mod health;
 mod launch;
@@ -27,6 +28,7 @@ pub(super) use stop::go_on as go_on_stopping;
 pub(super) use watch::{session_of, watch as watch_worker};
 
 use super::cgroup::{Ground, SliceError, check_slice};
+use super::drain::Drain;
 use super::journal::Journal;
 use super::lock::{LockError, SliceLock};
 use super::record::{self, Records};
@@ -103,6 +105,7 @@ pub(super) struct Inner {
     pub boot_id: String,
     pub journal: Journal,
     pub records: Records,
+    pub drain: Drain,
     pub stopping: CancellationToken,
     tracker: TaskTracker,
     table: Mutex<Table>,
@@ -129,6 +132,7 @@ impl Life {
         let (ground, lock) = claim(&config).await?;
         let journal = Journal::open(&config.state_dir, &config.hive, &boot_id).map_err(at(&config.state_dir))?;
         let records = Records::open(&config.state_dir).map_err(at(&config.state_dir))?;
+        let drain = Drain::open(&config.state_dir);
         let inner = Arc::new(Inner {
             config,
             gpus,
@@ -136,6 +140,7 @@ impl Life {
             boot_id,
             journal,
             records,
+            drain,
             stopping: stopping.child_token(),
             tracker: TaskTracker::new(),
             table: Mutex::default(),

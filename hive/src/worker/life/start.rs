@@ -130,6 +130,9 @@ pub enum StartError {
     /// The hive has as many workers as it keeps.
     #[error("this hive keeps at most {WORKERS_MAX} workers")]
     TooMany,
+    /// The hive takes no further starts for now.
+    #[error("this hive is draining and takes no further starts: `rbee undrain` ends that")]
+    Draining,
     /// The hive is stopping.
     #[error("this hive is stopping and starts nothing any more")]
     Stopping,
@@ -145,6 +148,11 @@ impl Life {
             let _ = answer.send(begin(&inner, request).await);
         });
         answered.await.unwrap_or(Err(StartError::Stopping))
+    }
+
+    /// Whether a request says what can be started here, as far as its fields tell. Nothing is touched.
+    pub fn check(&self, request: &proto::StartWorkerRequest) -> Result<(), StartError> {
+        Plan::new(request, &self.inner().config).map(drop)
     }
 }
 
@@ -269,6 +277,9 @@ fn reserve(inner: &Inner, request: &proto::StartWorkerRequest, plan: &Plan) -> R
     if table.observed.knows(&id) {
         let pid = table.observed.pid(&id);
         return Err(StartError::AlreadyExists { id, pid });
+    }
+    if inner.drain.is_on() {
+        return Err(StartError::Draining);
     }
     if table.live.len() + table.starting.len() >= WORKERS_MAX {
         return Err(StartError::TooMany);

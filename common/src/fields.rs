@@ -1,10 +1,70 @@
-//! The fields of one table of the configuration: each is taken once and by its kind; what is left over is unknown.
+//! The fields of one table of a TOML file that people write: each is taken once and by its kind; what is left over is
+//! unknown. Every mistake is told with its line, its key and what is accepted.
 
-use super::parse::FileError;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
+
+/// What is wrong with a file. Shown as "4: sentence", to stand behind the file's name and a colon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileError {
+    /// Bytes of the text that it is about.
+    place: Range<usize>,
+    /// Counted from 1, once the text is known.
+    line: usize,
+    message: String,
+}
+
+impl FileError {
+    /// About a place of the text.
+    pub fn at(place: Range<usize>, message: impl Into<String>) -> Self {
+        Self { place, line: 1, message: message.into() }
+    }
+
+    /// The line that it is about, from 1.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// Finds its line.
+    #[must_use]
+    pub fn in_text(mut self, text: &str) -> Self {
+        let before = text.as_bytes().get(..self.place.start).unwrap_or_default();
+        self.line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        self
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.message)
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// The text of a file.
+///
+/// # Errors
+/// When it is not UTF-8.
+pub fn text_of(bytes: &[u8]) -> Result<&str, FileError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        let valid = String::from_utf8_lossy(&bytes[..at]).into_owned();
+        FileError::at(at..at, "this is not UTF-8 text").in_text(&valid)
+    })
+}
+
+/// The tables of a text.
+///
+/// # Errors
+/// When it is not TOML.
+pub fn document(text: &str) -> Result<Spanned<DeTable<'_>>, FileError> {
+    DeTable::parse(text)
+        .map_err(|error| FileError::at(error.span().unwrap_or(0..0), error.message().trim().replace('\n', ", ")))
+}
 
 /// A table while it is being read.
 #[derive(Debug)]
@@ -44,6 +104,47 @@ impl<'a, 'i> Fields<'a, 'i> {
             _ => text(value).map(|one| vec![one]),
         };
         several.map(Some).ok_or_else(|| self.wrong(key, value, "use a text in quotes, or a list of them in [ ]"))
+    }
+
+    /// A list of texts, which may be empty ones.
+    pub fn list(&mut self, key: &'static str) -> Result<Option<Vec<String>>, FileError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let all = match value.get_ref() {
+            DeValue::Array(all) => all.iter().map(any_text).collect(),
+            _ => None,
+        };
+        all.map(Some).ok_or_else(|| self.wrong(key, value, "use a list of texts in [ ]"))
+    }
+
+    /// A whole number.
+    pub fn integer(&mut self, key: &'static str) -> Result<Option<i64>, FileError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        number(value).map(Some).ok_or_else(|| self.wrong(key, value, "use a whole number, without quotes"))
+    }
+
+    /// Yes or no.
+    pub fn flag(&mut self, key: &'static str) -> Result<Option<bool>, FileError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.get_ref() {
+            DeValue::Boolean(flag) => Ok(Some(*flag)),
+            _ => Err(self.wrong(key, value, "use true or false, without quotes")),
+        }
+    }
+
+    /// A text, or a whole number as a text.
+    pub fn word(&mut self, key: &'static str) -> Result<Option<String>, FileError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let word = text(value).or_else(|| number(value).map(|number| number.to_string()));
+        word.map(Some).ok_or_else(|| self.wrong(key, value, "use a text in quotes, or a whole number"))
+    }
+
+    /// A table, to be read in its turn.
+    pub fn table(&mut self, key: &'static str) -> Result<Option<&'a DeTable<'i>>, FileError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.get_ref() {
+            DeValue::Table(all) => Ok(Some(all)),
+            _ => Err(self.wrong(key, value, "use a table")),
+        }
     }
 
     /// A port.
@@ -92,6 +193,13 @@ pub fn unknown(table: &str, key: &str, place: Range<usize>, known: &[&'static st
         _ => format!("known are {}", known.join(", ")),
     };
     FileError::at(place, format!("there is no key {name}: {hint}"))
+}
+
+fn number(value: &Spanned<DeValue<'_>>) -> Option<i64> {
+    match value.get_ref() {
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok(),
+        _ => None,
+    }
 }
 
 fn any_text(value: &Spanned<DeValue<'_>>) -> Option<String> {
