@@ -2,6 +2,7 @@
 
 use super::age::{Arrivals, Limits, Pardon};
 use super::feed::{Feed, Key, Subject};
+use super::index::{Index, Seat};
 use super::object;
 use super::row::Checked;
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+mod settle;
 
 /// How many fenced sessions of a hive are remembered, so that their streams are told why they end.
 const FENCED: usize = 4;
@@ -41,7 +44,7 @@ pub struct KnownWorker {
 }
 
 impl KnownWorker {
-    fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
+    pub fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
         limits.freshness(pardon.silence(self.good.unwrap_or(self.known), now))
     }
 
@@ -117,6 +120,8 @@ pub struct KnownHive {
     beat: Option<Key>,
     pub dirty: bool,
     gone: Vec<Key>,
+    /// Its end of the index.
+    pub seat: Seat,
 }
 
 impl KnownHive {
@@ -150,6 +155,7 @@ impl KnownHive {
             beat: None,
             dirty: true,
             gone: Vec::new(),
+            seat: Seat::default(),
         }
     }
 
@@ -176,11 +182,6 @@ impl KnownHive {
         if self.broken { by_age.max(Freshness::Stale) } else { by_age }
     }
 
-    /// How fresh a worker of it is: by its own last good sample, and never fresher than the hive.
-    pub fn worker_freshness(&self, worker: &KnownWorker, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
-        self.freshness_at(now, limits, pardon).max(worker.freshness_at(now, limits, pardon))
-    }
-
     /// Works freshness out anew for the hive and all its workers.
     pub fn refresh(&mut self, now: Instant, limits: &Limits, pardon: &Pardon) {
         let hive = self.freshness_at(now, limits, pardon);
@@ -199,6 +200,10 @@ impl KnownHive {
 
     pub fn worker(&self, id: &WorkerId) -> Option<&KnownWorker> {
         self.at(*self.by_name.get(id)?)
+    }
+
+    pub fn places(&self) -> usize {
+        self.workers.len()
     }
 
     pub fn count(&self) -> usize {
@@ -307,6 +312,7 @@ impl KnownHive {
         self.by_name.remove(&worker.id);
         self.free.push(place);
         self.gone.extend(worker.key);
+        self.seat.vacate(place);
         self.dirty = true;
     }
 
@@ -319,8 +325,9 @@ impl KnownHive {
     }
 
     /// The hive itself is gone.
-    pub fn end(&mut self, feed: &Feed, now: Instant) {
+    pub fn end(&mut self, feed: &Feed, index: &Index, now: Instant) {
         self.keep_only(|_| false);
+        self.seat.give_up(index);
         let mut writer = feed.write(now);
         for key in self.gone.drain(..).chain(self.key.take()) {
             writer.remove(key);
