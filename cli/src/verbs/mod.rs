@@ -4,7 +4,9 @@ mod completions;
 mod config;
 mod describe;
 mod events;
+mod explain;
 mod find;
+mod forget;
 mod gpus;
 pub mod hives;
 mod idle;
@@ -44,6 +46,7 @@ pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
         Verb::Describe(args) => describe::run(global, &args.name).await,
         Verb::Idle(args) => idle::run(global, &args).await,
         Verb::Find(args) => find::run(global, &args).await,
+        Verb::Forget(args) => forget::run(global, &args).await,
         Verb::Watch(args) => watch::run(global, args).await,
         Verb::Events(args) => events::run(global, &args).await,
         Verb::Logs(args) => logs::run(global, &args).await,

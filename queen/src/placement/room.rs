@@ -2,7 +2,8 @@
 //! use none. Room on two GPUs is never added up.
 
 use super::objection::Objection;
-use crate::fleet::{Seen, room};
+use crate::fleet::Seen;
+use crate::fleet::room::{self, Unfit};
 
 /// No GPU of it has the room: what speaks against each.
 pub fn objections<'a>(seen: &Seen<'a>, required: u64, headroom: u64, say: &mut impl FnMut(Objection<'a>)) {
@@ -18,6 +19,8 @@ pub fn objections<'a>(seen: &Seen<'a>, required: u64, headroom: u64, say: &mut i
         let uuid = record.gpus.get(at).map_or("", |gpu| gpu.uuid.as_str());
         match room::of(record, at) {
             Ok(room) => say(Objection::NoRoom { uuid, room, required, headroom }),
+            // That speaks against all of them, and is said once.
+            Err(unfit @ (Unfit::Draining | Unfit::Stopping)) => return say(Objection::Unfit { uuid, unfit }),
             Err(unfit) => say(Objection::Unfit { uuid, unfit }),
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Histories that are tried; many more with LONG=1.
 fn cases() -> u32 {
-    if std::env::var_os("LONG").is_some_and(|long| long == "1") { 20_000 } else { 300 }
+    if std::env::var_os("LONG").is_some_and(|long| long == "1") { 20_000 } else { 100 }
 }
 
 fn wants() -> Vec<Want> {
