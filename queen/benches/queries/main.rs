@@ -35,10 +35,15 @@ impl Random {
 
 /// One worker of the fleet, as both sides are told of it.
 pub struct Being {
+    /// The number of its hive.
     pub hive: usize,
+    /// Which of its hive's workers.
     pub slot: usize,
+    /// Whether it does nothing.
     pub idle: bool,
+    /// The number of its model.
     pub model: u64,
+    /// Bytes in use on its GPU.
     pub vram_used: u64,
 }
 

@@ -202,10 +202,6 @@ impl KnownHive {
         self.at(*self.by_name.get(id)?)
     }
 
-    pub fn places(&self) -> usize {
-        self.workers.len()
-    }
-
     pub fn count(&self) -> usize {
         self.by_name.len()
     }

@@ -77,6 +77,4 @@ pub struct Query {
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
 #[cfg(test)]
-mod reference;
-#[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 mod history;
 mod properties;
+mod reference;
 mod verdicts;
 
 use super::*;

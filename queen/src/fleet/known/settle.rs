@@ -4,6 +4,11 @@ use super::KnownHive;
 use crate::fleet::index::{Flags, Index};
 
 impl KnownHive {
+    /// So many places its workers may have.
+    pub fn places(&self) -> usize {
+        self.workers.len()
+    }
+
     /// To be called before the lock of this hive is given back, whenever its record, its workers or its stream may have
     /// changed. Costs a look at each worker; only those that are dirty are worked out again.
     pub fn settle(&mut self, index: &Index) {

@@ -1,9 +1,8 @@
 //! Whatever happened, the index answers exactly what a walk over everything answers, and `Explain` agrees with both.
 
 use super::history::{HIVES, Step, World, short_fleet, step};
-use super::*;
+use super::{reference, *};
 use crate::fleet::index::{Flags, Need, Sieve};
-use crate::placement::reference;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::collections::BTreeSet;

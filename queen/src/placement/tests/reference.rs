@@ -1,8 +1,8 @@
 //! The finds as a walk over every worker and GPU, in the plainest words: what the index must answer exactly. Shares no
 //! predicate with it.
 
-use super::{CapacityQuery, ModelRule, Query, Want};
 use crate::fleet::{Fleet, Seen, SeenHive};
+use crate::placement::{CapacityQuery, ModelRule, Query, Want};
 use common::{HiveId, WorkerId};
 use proto::{Activity, Fit, Freshness, Gpu, GpuSampleState, OperationalStatus, Readiness, WorkerState};
 use std::cmp::Ordering;
