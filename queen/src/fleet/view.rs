@@ -26,6 +26,11 @@ impl Moment {
         self.now
     }
 
+    /// Whoever was heard then or later is LIVE, unless its stream is broken. `None`: there was no such moment.
+    pub fn live_since(&self) -> Option<Instant> {
+        self.now.checked_sub(self.limits.stale)
+    }
+
     /// The freshness of a hive that was last heard then.
     pub fn hive_freshness(&self, heard: Instant, broken: bool) -> Freshness {
         // Silence is at most age, and nearly always the same: the pauses of the queen need not be looked at.

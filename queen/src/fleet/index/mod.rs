@@ -89,7 +89,12 @@ impl Index {
 
     /// How many hives are known, and how many of them are LIVE.
     pub fn census(&self, moment: &Moment) -> (usize, usize) {
-        let is_live = |heard: Heard| moment.hive_freshness(heard.at(self.started), heard.broken()) == Freshness::Live;
+        // Nearly all were heard lately, which one comparison tells; pauses of the queen are looked at for the others.
+        let lately = self.oldest(moment.live_since());
+        let is_live = |heard: Heard| {
+            let at = || heard.at(self.started);
+            !heard.broken() && (heard >= lately || moment.hive_freshness(at(), false) == Freshness::Live)
+        };
         self.directory().count(is_live)
     }
 
