@@ -55,7 +55,16 @@ async fn l8_a_second_start_of_a_live_name_touches_nothing() {
 #[test]
 fn without_a_queen_every_verb_says_so() {
     let scene = Scene::new();
-    for verb in [&["ps"][..], &["hives"], &["idle"], &["find", "--model", "m"], &["models"], &["describe", "x"]] {
+    for verb in [
+        &["ps"][..],
+        &["hives"],
+        &["idle"],
+        &["find", "--model", "m"],
+        &["find", "--vram", "1G"],
+        &["forget", "box"],
+        &["models"],
+        &["describe", "x"],
+    ] {
         refused(&scene.rbee(verb), 4, &[&scene.url()]);
     }
 }
@@ -98,7 +107,10 @@ async fn finds_that_find_nothing_exit_with_3() {
     let scene = Scene::new();
     let _queen = scene.queen(&[]).await;
     refused(&scene.rbee(&["find", "--model", "llama"]), 3, &["llama"]);
+    refused(&scene.rbee(&["find", "--vram", "8G"]), 3, &["8.0G", "--explain"]);
+    refused(&scene.rbee(&["idle", "--explain"]), 3, &["idle"]);
     refused(&scene.rbee(&["describe", "nobody"]), 3, &["nobody"]);
+    refused(&scene.rbee(&["forget", "nobody"]), 3, &["nobody"]);
 }
 
 #[tokio::test]
@@ -139,6 +151,15 @@ async fn a_model_is_found_by_its_exact_name() {
     assert!(applied || refused_limits >= 2, "a limit is applied or said not to be: {placement}");
     assert!(scene.rbee(&["find", "--model", "llama-3.2-1b"]).stdout.contains("llm/8080"));
     refused(&scene.rbee(&["find", "--model", "llama"]), 3, &[]);
+    let why = scene.rbee(&["find", "--model", "llama", "--explain"]);
+    assert!(
+        why.code == Some(3) && why.stdout.contains(r#"its model is "llama-3.2-1b", not "llama""#),
+        "{}",
+        why.stdout
+    );
+    let why = scene.rbee(&["find", "--model", "llama-3.2-1b", "--vram", "1G", "--explain"]);
+    assert!(why.code == Some(3) && why.stdout.contains("GPU"), "{}", why.stdout);
+    refused(&scene.rbee(&["forget", "box"]), 1, &["was heard from"]);
     assert!(scene.rbee(&["find", "--model", "LLAMA*", "--match", "ignore-case"]).code == Some(3));
     assert!(scene.rbee(&["find", "--model", "llama*", "--match", "glob"]).stdout.contains("llm/8080"));
 }

@@ -61,9 +61,9 @@ impl Machine {
         self.events().into_iter().map(|(kind, _, _)| kind).collect()
     }
 
-    /// Whether a placement of so much finds this machine's GPU.
+    /// Whether a placement of so much finds this machine's worker.
     fn has_room(&self, size: &str) -> bool {
-        self.scene.rbee(&["find", "--vram", size]).code == Some(0)
+        self.scene.rbee(&["find", "--model", "m", "--vram", size]).code == Some(0)
     }
 
     async fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
@@ -121,6 +121,10 @@ async fn slices_of_a_gpu_are_gpus_of_their_own() {
     assert_eq!(number(&stats, "vramTotalBytes"), Some(10 * GIB));
     machine.until("room on its slice", |m| m.has_room("6G").then_some(())).await;
     assert!(!machine.has_room("8G"), "neither the other slice nor the whole GPU is its place");
+    let gpu_with_room = machine.scene.rbee(&["find", "--vram", "8G", "-o", "name"]).stdout;
+    assert_eq!(gpu_with_room.trim(), format!("box/{}", text(&gpus[2], "uuid")), "the whole GPU is no place of its own");
+    let why = machine.scene.rbee(&["find", "--vram", "8G", "--explain"]).stdout;
+    assert!(why.contains("divided (MIG)") && why.contains("3.0 GiB in use"), "{why}");
 
     let run = |name: &str, size: &str| {
         let words = ["-o", "json", "--group", "llm", "--name", name, "--vram", size, "--", "sleep", "1000"];

@@ -104,6 +104,9 @@ pub struct Idle {
     /// Leave out workers whose last sample is older [default: the queen's, 3s]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub max_age: Option<Duration>,
+    /// Tell of each candidate whether it fits, and everything that speaks against it
+    #[arg(long)]
+    pub explain: bool,
 }
 
 /// What idle means.
@@ -117,7 +120,7 @@ pub enum Basis {
 
 /// `rbee find`
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("wanted").required(true).args(["model", "vram"]))]
+#[command(group = clap::ArgGroup::new("wanted").required(true).multiple(true).args(["model", "vram"]))]
 pub struct Find {
     /// Workers that have this model
     #[arg(long, value_name = "MODEL")]
@@ -125,11 +128,11 @@ pub struct Find {
     /// How the model's name is compared
     #[arg(long = "match", value_enum, value_name = "HOW", default_value_t = Match::Exact, conflicts_with = "vram")]
     pub how: Match,
-    /// Workers with this much free memory on one GPU: 8G, 512M, bytes
+    /// GPUs with this much free memory: 8G, 512M, bytes; with --model, --idle or --group workers that have it on one GPU
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     pub vram: Option<u64>,
     /// Count this much memory of each GPU as used
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "0", hide_default_value = true, conflicts_with = "model")]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "0", hide_default_value = true, requires = "vram")]
     pub headroom: u64,
     /// Only idle ones
     #[arg(long)]
@@ -142,6 +145,17 @@ pub struct Find {
     /// Leave out workers whose last sample is older [default: the queen's, 3s]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub max_age: Option<Duration>,
+    /// Tell of each candidate whether it fits, and everything that speaks against it
+    #[arg(long)]
+    pub explain: bool,
+}
+
+/// `rbee forget`
+#[derive(Debug, clap::Args)]
+pub struct Forget {
+    /// A hive that has not been heard from for ten seconds or more
+    #[arg(value_name = "HIVE")]
+    pub hive: String,
 }
 
 /// How the model's name is compared.

@@ -9,7 +9,7 @@ mod reserve;
 mod serve;
 
 pub use act::{Events, Logs, Restart, Run, RunLimits, Stop};
-pub use look::{Basis, Describe, Find, Idle, Match, Models, Ps, Sort, Watch};
+pub use look::{Basis, Describe, Find, Forget, Idle, Match, Models, Ps, Sort, Watch};
 pub use observe::{Config, ConfigVerb, Observe, ProbeKind};
 pub use remote::{Drain, Start, Templates};
 pub use reserve::{FitKind, Release, Renew, Reserve};
@@ -132,7 +132,7 @@ pub enum Verb {
     Describe(Describe),
     /// List workers that are doing nothing
     Idle(Idle),
-    /// Find workers that have a model, or room on a GPU
+    /// Find workers that have a model, or GPUs with room
     Find(Find),
     /// Hold a worker, or memory of a GPU, for a while
     Reserve(Reserve),
@@ -142,6 +142,8 @@ pub enum Verb {
     Release(Release),
     /// List what is held
     Reservations,
+    /// Make the queen forget a hive that is gone for good
+    Forget(Forget),
     /// Follow what changes
     Watch(Watch),
     /// Tell how workers started and ended
@@ -238,8 +240,11 @@ mod tests {
     #[test]
     fn a_find_needs_a_model_or_room() {
         assert!(Cli::try_parse_from(["rbee", "find"]).is_err());
-        assert!(Cli::try_parse_from(["rbee", "find", "--model", "m", "--vram", "8G"]).is_err());
+        assert!(Cli::try_parse_from(["rbee", "find", "--model", "m", "--vram", "8G"]).is_ok());
         assert!(Cli::try_parse_from(["rbee", "find", "--vram", "8G"]).is_ok());
+        let glob = ["rbee", "find", "--model", "m*", "--match", "glob", "--vram", "8G"];
+        assert!(Cli::try_parse_from(glob).is_err(), "beside room a model is named exactly");
+        assert!(Cli::try_parse_from(["rbee", "find", "--model", "m", "--headroom", "1G"]).is_err());
     }
 
     #[test]

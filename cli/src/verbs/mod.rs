@@ -5,7 +5,9 @@ mod config;
 mod describe;
 mod drain;
 mod events;
+mod explain;
 mod find;
+mod forget;
 mod gpus;
 pub mod hives;
 mod idle;
@@ -56,6 +58,7 @@ pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
         Verb::Renew(args) => reserve::renew(global, &args).await,
         Verb::Release(args) => release::run(global, &args).await,
         Verb::Reservations => reservations::run(global).await,
+        Verb::Forget(args) => forget::run(global, &args).await,
         Verb::Watch(args) => watch::run(global, args).await,
         Verb::Events(args) => events::run(global, &args).await,
         Verb::Logs(args) => logs::run(global, &args).await,

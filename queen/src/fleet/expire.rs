@@ -19,6 +19,27 @@ pub struct Expired {
     pub frozen: bool,
 }
 
+/// Why a hive is not forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Kept {
+    /// There is no such hive.
+    #[error("no hive {0} is known here")]
+    Unknown(HiveId),
+    /// It is heard from.
+    #[error(
+        "hive {id} was heard from {:.1} s ago; one is forgotten when it has been silent for more than {} s",
+        silence.as_secs_f64(), lost.as_secs_f64()
+    )]
+    Heard {
+        /// Its name.
+        id: HiveId,
+        /// For how long it has been silent.
+        silence: Duration,
+        /// How long a hive must be silent to be LOST.
+        lost: Duration,
+    },
+}
+
 impl Fleet {
     /// Ages everything. To be called every second.
     pub fn expire(&self, now: Instant) -> Expired {
@@ -56,6 +77,24 @@ impl Fleet {
         pardon.add(until, by);
     }
 
+    /// Removes a silent hive and its workers at once, also while removal is frozen. Answers how many workers it had.
+    pub fn forget(&self, now: Instant, id: &HiveId) -> Result<usize, Kept> {
+        let (lost, pardon) = (self.bounds.limits.lost, self.pardon());
+        let mut kept = Kept::Unknown(id.clone());
+        let mut workers = 0;
+        let removed = self.hives.remove_if_mut(id, |_, hive| {
+            let silence = pardon.silence(hive.arrived, now);
+            if silence <= lost {
+                kept = Kept::Heard { id: id.clone(), silence, lost };
+                return false;
+            }
+            workers = hive.count();
+            hive.end(&self.feed, &self.index, now);
+            true
+        });
+        removed.map(|_| workers).ok_or(kept)
+    }
+
     /// Removes a hive that is still silent; whether it was.
     fn remove(&self, id: &HiveId, now: Instant) -> bool {
         let (limits, pardon) = (self.bounds.limits, self.pardon());
@@ -64,7 +103,7 @@ impl Fleet {
         let removed = self.hives.remove_if_mut(id, |_, hive| {
             let silent = silent(hive);
             if silent {
-                hive.end(&self.feed, now);
+                hive.end(&self.feed, &self.index, now);
             }
             silent
         });

@@ -2,6 +2,7 @@
 
 use super::age::{Arrivals, Limits, Pardon};
 use super::feed::{Feed, Key, Subject};
+use super::index::{Index, Seat};
 use super::object;
 use super::row::Checked;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 mod held;
+mod settle;
 
 /// How many fenced sessions of a hive are remembered, so that their streams are told why they end.
 const FENCED: usize = 4;
@@ -43,7 +45,7 @@ pub struct KnownWorker {
 }
 
 impl KnownWorker {
-    fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
+    pub fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
         limits.freshness(pardon.silence(self.good.unwrap_or(self.known), now))
     }
 
@@ -120,6 +122,8 @@ pub struct KnownHive {
     beat: Option<Key>,
     pub dirty: bool,
     gone: Vec<Key>,
+    /// Its end of the index.
+    pub seat: Seat,
 }
 
 impl KnownHive {
@@ -154,6 +158,7 @@ impl KnownHive {
             beat: None,
             dirty: true,
             gone: Vec::new(),
+            seat: Seat::default(),
         }
     }
 
@@ -179,11 +184,6 @@ impl KnownHive {
     pub fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
         let by_age = limits.freshness(pardon.silence(self.taken, now));
         if self.broken { by_age.max(Freshness::Stale) } else { by_age }
-    }
-
-    /// How fresh a worker of it is: by its own last good sample, and never fresher than the hive.
-    pub fn worker_freshness(&self, worker: &KnownWorker, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
-        self.freshness_at(now, limits, pardon).max(worker.freshness_at(now, limits, pardon))
     }
 
     /// Works freshness out anew for the hive and all its workers.
@@ -312,6 +312,7 @@ impl KnownHive {
         self.by_name.remove(&worker.id);
         self.free.push(place);
         self.gone.extend(worker.key);
+        self.seat.vacate(place);
         self.dirty = true;
     }
 
@@ -324,8 +325,9 @@ impl KnownHive {
     }
 
     /// The hive itself is gone.
-    pub fn end(&mut self, feed: &Feed, now: Instant) {
+    pub fn end(&mut self, feed: &Feed, index: &Index, now: Instant) {
         self.keep_only(|_| false);
+        self.seat.give_up(index);
         let mut writer = feed.write(now);
         for key in self.gone.drain(..).chain(self.key.take()) {
             writer.remove(key);

@@ -1,5 +1,6 @@
 //! What the queen knows: frames come in, age, and go; queries and the feed look at it. Pure: `now` is passed, nothing
-//! waits. One hive's state is changed under its own lock; inside it the feed's lock may be taken, never the reverse.
+//! waits. One hive's state is changed under its own lock; inside it a lock of the feed or of the index may be taken, never the
+//! reverse.
 
 mod age;
 mod apply;
@@ -9,8 +10,10 @@ mod filter;
 mod holds;
 #[cfg(test)]
 mod hostile;
+pub mod index;
 mod known;
 pub(crate) mod object;
+pub mod room;
 mod row;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -21,17 +24,18 @@ mod view;
 
 pub use age::Limits;
 pub use apply::Outcome;
-pub use expire::Expired;
+pub use expire::{Expired, Kept};
 pub use filter::{matches, model_names};
 pub use holds::is_reservation_id;
 pub use session::Opened;
-pub use view::{Census, Seen};
+pub use view::{Census, Moment, Seen, SeenHive};
 
 use crate::Config;
 use age::{Freeze, Pardon};
 use common::HiveId;
 use dashmap::DashMap;
 use feed::Feed;
+use index::Index;
 use known::KnownHive;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -98,6 +102,7 @@ struct Bounds {
 pub struct Fleet {
     hives: DashMap<HiveId, KnownHive>,
     feed: Feed,
+    index: Index,
     bounds: Bounds,
     epochs: AtomicU64,
     started: Instant,
@@ -118,6 +123,7 @@ impl Fleet {
         Self {
             hives: DashMap::new(),
             feed: Feed::new(instance),
+            index: Index::new(started),
             bounds,
             epochs: AtomicU64::new(0),
             started,
@@ -129,6 +135,11 @@ impl Fleet {
     /// The index that watchers read.
     pub fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// The index that questions begin with.
+    pub fn index(&self) -> &Index {
+        &self.index
     }
 
     /// When this queen started.

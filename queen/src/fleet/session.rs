@@ -70,6 +70,7 @@ impl Fleet {
         let session = format!("{id}/{epoch}/{token}");
         hive.begin(now, session.clone(), epoch, info);
         hive.refresh(now, &self.bounds.limits, &pardon);
+        hive.settle(&self.index);
         hive.link(&self.feed, now, false);
         Ok(Opened { session, epoch, new })
     }
@@ -89,6 +90,7 @@ impl Fleet {
         if hive.streams == 0 {
             (hive.broken, hive.goodbye) = (true, goodbye);
             hive.refresh(now, &self.bounds.limits, &self.pardon());
+            hive.settle(&self.index);
             hive.link(&self.feed, now, false);
         }
     }

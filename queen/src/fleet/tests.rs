@@ -330,3 +330,23 @@ fn bookmarks_count_who_is_there() {
     );
     assert_eq!(fleet.census(now + SECOND * 4).workers_online, 0);
 }
+
+#[test]
+fn a_silent_hive_is_forgotten_at_once_also_while_removal_is_frozen() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let ids: Vec<String> = (0..10).map(|i| format!("h{i}")).collect();
+    for id in &ids {
+        let mut session = Session::open(&fleet, hive(id), now).unwrap();
+        session.snapshot(now, vec![row(id, 1, cpu(1.0)), row(id, 2, cpu(1.0))]).unwrap();
+    }
+    let id = HiveId::parse("h3").unwrap();
+    let refusal = fleet.forget(now + SECOND * 10, &id).unwrap_err().to_string();
+    assert!(refusal.contains("h3 was heard from 10.0 s ago"), "{refusal}");
+    let later = now + SECOND * 100;
+    assert!(fleet.expire(later).frozen && fleet.coverage(later).removal_frozen);
+    assert_eq!(fleet.forget(later, &id), Ok(2));
+    assert_eq!(fleet.forget(later, &id), Err(super::Kept::Unknown(id)));
+    assert_eq!((names(&fleet, later).len(), fleet.coverage(later).hives_known), (18, 9));
+    assert!(!fleet.coverage(now + SECOND * 1_100).removal_frozen, "it lasts for a quarter of an hour");
+}

@@ -1,43 +1,125 @@
 //! Looking at the fleet: single workers, whole walks, counts. Ages are worked out here, at the moment of asking.
 
+use super::age::Pardon;
+use super::index::is_idle;
 use super::known::{KnownHive, KnownWorker};
 use super::{Fleet, Limits};
-use crate::fleet::age::Pardon;
 use common::{HiveId, WorkerId};
-use proto::{Activity, Coverage, Freshness, OperationalStatus, ProcessStats, WorkerSpec, WorkerState};
-use std::sync::Arc;
+use proto::{Coverage, Freshness, OperationalStatus, ProcessStats, WorkerSpec, WorkerState};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bookmarks name at most this many workers, and as many hives.
 const NAMED: usize = 1_000;
 
-/// One worker, seen now.
-pub struct Seen<'a> {
-    hive: &'a KnownHive,
-    worker: &'a KnownWorker,
+/// A point in time, and what makes things fresh at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
     now: Instant,
     limits: Limits,
     pardon: Pardon,
 }
 
-impl Seen<'_> {
+impl Moment {
+    /// The point in time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Whoever was heard then or later is LIVE, unless its stream is broken. `None`: there was no such moment.
+    pub fn live_since(&self) -> Option<Instant> {
+        self.now.checked_sub(self.limits.stale)
+    }
+
+    /// The freshness of a hive that was last heard then.
+    pub fn hive_freshness(&self, heard: Instant, broken: bool) -> Freshness {
+        // Silence is at most age, and nearly always the same: the pauses of the queen need not be looked at.
+        if !broken && self.now.saturating_duration_since(heard) <= self.limits.stale {
+            return Freshness::Live;
+        }
+        let by_age = self.limits.freshness(self.pardon.silence(heard, self.now));
+        if broken { by_age.max(Freshness::Stale) } else { by_age }
+    }
+}
+
+/// One hive, seen now.
+#[derive(Clone, Copy)]
+pub struct SeenHive<'a> {
+    hive: &'a KnownHive,
+    moment: &'a Moment,
+}
+
+impl<'a> SeenHive<'a> {
+    /// Its name.
+    pub fn id(&self) -> &'a HiveId {
+        &self.hive.id
+    }
+
+    /// What it says of itself.
+    pub fn record(&self) -> &'a proto::Hive {
+        &self.hive.info
+    }
+
+    /// How old its newest sample is.
+    pub fn age(&self) -> Duration {
+        self.moment.now.saturating_duration_since(self.hive.taken)
+    }
+
+    /// How far it may be trusted.
+    pub fn freshness(&self) -> Freshness {
+        self.moment.hive_freshness(self.hive.taken, self.hive.broken)
+    }
+
+    /// Whether its stream is broken.
+    pub fn is_broken(&self) -> bool {
+        self.hive.broken
+    }
+
+    /// So many places its workers may have.
+    pub fn places(&self) -> usize {
+        self.hive.places()
+    }
+
+    /// The worker at a place.
+    pub fn worker(&self, place: u32) -> Option<Seen<'a>> {
+        let (hive, moment) = (self.hive, self.moment);
+        self.hive.at(place).map(|worker| Seen { hive, worker, moment })
+    }
+
+    /// All its workers, in no order.
+    pub fn workers(&self) -> impl Iterator<Item = Seen<'a>> {
+        let (hive, moment) = (self.hive, self.moment);
+        hive.workers().map(move |worker| Seen { hive, worker, moment })
+    }
+}
+
+/// One worker, seen now.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    hive: &'a KnownHive,
+    worker: &'a KnownWorker,
+    moment: &'a Moment,
+}
+
+impl<'a> Seen<'a> {
     /// Its name on its hive.
-    pub fn id(&self) -> &WorkerId {
+    pub fn id(&self) -> &'a WorkerId {
         &self.worker.id
     }
 
     /// Its hive.
-    pub fn hive(&self) -> &HiveId {
+    pub fn on(&self) -> SeenHive<'a> {
+        SeenHive { hive: self.hive, moment: self.moment }
+    }
+
+    /// Its hive's name.
+    pub fn hive(&self) -> &'a HiveId {
         &self.hive.id
     }
 
-    /// GPUs of its hive; none while their driver does not answer truthfully.
-    pub fn gpus(&self) -> &[proto::Gpu] {
-        use proto::GpuSampleState::{Error, Timeout};
-        match self.hive.info.gpu_sample_state() {
-            Timeout | Error => &[],
-            _ => &self.hive.info.gpus,
-        }
+    /// What holds it.
+    pub fn hold(&self) -> Option<&'a proto::Hold> {
+        self.hive.info.holds.get(self.hive.seat.hold(&self.worker.id)?)
     }
 
     /// The record of its hive, as the hive sent it.
@@ -47,11 +129,11 @@ impl Seen<'_> {
 
     /// The reservation that holds it, by its hive's record.
     pub fn reservation(&self) -> Option<&str> {
-        self.hive.held_by(&self.worker.id)
+        self.hold().map(|hold| hold.reservation.as_str())
     }
 
     /// What it is.
-    pub fn spec(&self) -> &Arc<WorkerSpec> {
+    pub fn spec(&self) -> &'a Arc<WorkerSpec> {
         &self.worker.spec
     }
 
@@ -61,28 +143,39 @@ impl Seen<'_> {
     }
 
     /// Its numbers.
-    pub fn stats(&self) -> Option<&ProcessStats> {
+    pub fn stats(&self) -> Option<&'a ProcessStats> {
         self.worker.stats.as_ref()
     }
 
     /// How old its last good sample is; absent before the first.
     pub fn age(&self) -> Option<Duration> {
-        self.worker.good.map(|good| self.now.saturating_duration_since(good))
+        self.worker.good.map(|good| self.moment.now.saturating_duration_since(good))
+    }
+
+    /// Since when it has been idle, on the queen's clock.
+    pub fn idle_from(&self) -> Option<Instant> {
+        self.worker.idle_from
     }
 
     /// For how long it has been idle.
     pub fn idle_for(&self) -> Option<Duration> {
-        self.worker.idle_from.map(|from| self.now.saturating_duration_since(from))
+        self.worker.idle_from.map(|from| self.moment.now.saturating_duration_since(from))
     }
 
     /// How far its numbers may be trusted.
     pub fn freshness(&self) -> Freshness {
-        self.hive.worker_freshness(self.worker, self.now, &self.limits, &self.pardon)
+        let Moment { now, limits, pardon } = self.moment;
+        // A young sample is fresh whatever the queen's own pauses were, unless its hive is not.
+        let hive = self.on().freshness();
+        if hive == Freshness::Live && self.age().is_some_and(|age| age <= limits.stale) {
+            return Freshness::Live;
+        }
+        hive.max(self.worker.freshness_at(*now, limits, pardon))
     }
 
     /// Whether it is known to be idle. Unknown is never idle.
     pub fn is_idle(&self) -> bool {
-        self.worker.stats.as_ref().is_some_and(|stats| stats.activity == i32::from(Activity::Idle))
+        self.worker.stats.as_ref().is_some_and(is_idle)
     }
 
     /// How long it has been running: its hive's clock up to the newest sample, the queen's since.
@@ -90,7 +183,7 @@ impl Seen<'_> {
         let start = common::from_timestamp(self.worker.spec.start_time.as_ref()?)?;
         let sampled = common::from_timestamp(self.hive.sampled_at.as_ref()?)?;
         let up = sampled.duration_since(start).ok()?;
-        up.checked_add(self.now.saturating_duration_since(self.hive.taken))
+        up.checked_add(self.moment.now.saturating_duration_since(self.hive.taken))
     }
 
     /// As unary calls answer it.
@@ -110,7 +203,7 @@ impl Seen<'_> {
             state: self.worker.state,
             age: self.age().map(common::duration),
             freshness: self.freshness().into(),
-            reservation: self.reservation().unwrap_or_default().to_owned(),
+            reservation: self.hold().map(|hold| hold.reservation.clone()).unwrap_or_default(),
         }
     }
 }
@@ -135,14 +228,15 @@ pub struct Census {
 }
 
 impl Fleet {
+    /// Now, as far as freshness is concerned.
+    pub fn moment(&self, now: Instant) -> Moment {
+        Moment { now, limits: self.bounds.limits, pardon: self.pardon() }
+    }
+
     /// Looks at every worker, in no order. With `only`, at those of one hive. `look` must not call the fleet.
     pub fn walk(&self, now: Instant, only: Option<&HiveId>, mut look: impl FnMut(&Seen<'_>)) {
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
-        let mut each = |hive: &KnownHive| {
-            for worker in hive.workers() {
-                look(&Seen { hive, worker, now, limits, pardon });
-            }
-        };
+        let moment = self.moment(now);
+        let mut each = |hive: &KnownHive| SeenHive { hive, moment: &moment }.workers().for_each(|seen| look(&seen));
         match only {
             Some(id) => {
                 if let Some(hive) = self.hives.get(id) {
@@ -153,12 +247,16 @@ impl Fleet {
         }
     }
 
+    /// Looks at one hive, if it is known. `look` must not call the fleet.
+    pub fn visit<T>(&self, moment: &Moment, id: &HiveId, look: impl FnOnce(SeenHive<'_>) -> T) -> Option<T> {
+        self.hives.get(id).map(|hive| look(SeenHive { hive: &hive, moment }))
+    }
+
     /// One worker.
     pub fn worker(&self, now: Instant, hive: &HiveId, id: &WorkerId) -> Option<proto::Worker> {
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
         let hive = self.hives.get(hive)?;
         let worker = hive.worker(id)?;
-        Some(Seen { hive: &hive, worker, now, limits, pardon }.to_wire())
+        Some(Seen { hive: &hive, worker, moment: &self.moment(now) }.to_wire())
     }
 
     /// Looks at every hive, in no order. `look` must not call the fleet.
@@ -199,40 +297,38 @@ impl Fleet {
 
     /// How much of the fleet an answer speaks for.
     pub fn coverage(&self, now: Instant) -> Coverage {
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
-        let mut coverage = Coverage {
+        let (known, live) = self.index.census(&self.moment(now));
+        let short = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Coverage {
+            hives_known: short(known),
+            hives_live: short(live),
             queen_uptime: Some(common::duration(now.saturating_duration_since(self.started))),
-            ..Coverage::default()
-        };
-        for hive in &self.hives {
-            coverage.hives_known += 1;
-            coverage.hives_live += u32::from(hive.freshness_at(now, &limits, &pardon) == Freshness::Live);
+            removal_frozen: self.freeze.lock().unwrap_or_else(PoisonError::into_inner).holds(now),
         }
-        coverage
     }
 
     /// Counts everything.
     pub fn census(&self, now: Instant) -> Census {
         let mut census = Census::default();
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        let moment = self.moment(now);
         for hive in &self.hives {
             let hive = hive.value();
-            if hive.freshness_at(now, &limits, &pardon) != Freshness::Live {
+            let view = SeenHive { hive, moment: &moment };
+            if view.freshness() != Freshness::Live {
                 continue;
             }
             census.hives_online += 1;
             let ready = hive.info.operational_status == i32::from(OperationalStatus::Ready);
             census.hives_available += u32::from(ready);
             census.name_hive(&hive.id);
-            for worker in hive.workers() {
-                let seen = Seen { hive, worker, now, limits, pardon };
+            for seen in view.workers() {
                 if seen.freshness() != Freshness::Live {
                     continue;
                 }
                 census.workers_online += 1;
-                let running = worker.state == i32::from(WorkerState::Running);
-                census.workers_available += u32::from(running && seen.is_idle() && seen.reservation().is_none());
-                census.name_worker(&hive.id, &worker.id);
+                let running = seen.state() == i32::from(WorkerState::Running);
+                census.workers_available += u32::from(running && seen.is_idle() && seen.hold().is_none());
+                census.name_worker(&hive.id, seen.id());
             }
         }
         census.worker_ids.sort_unstable();

@@ -1,23 +1,47 @@
-//! What the three questions answer.
+//! What the questions answer.
+
+mod history;
+mod properties;
+mod reference;
+mod verdicts;
 
 use super::*;
+use crate::fleet::Fleet;
 use crate::fleet::sample::{SECOND, Session, cpu, fleet, hive, one_hive, row};
-use proto::{Activity, GpuUse, ProcessStats};
+use proto::{Activity, Filter, FindOrder, Gpu, GpuUse, Hold, OperationalStatus, ProcessStats, WorkerState};
+use std::time::Instant;
 
-fn query(want: Want) -> Query {
+pub(super) fn query(want: Want) -> Query {
     Query {
         filter: Filter::default(),
         max_age: SECOND * 3,
         stale_too: false,
+        held_too: false,
         min_idle: None,
         limit: 0,
         order: FindOrder::Name,
+        page_size: 0,
+        after: None,
         want,
     }
 }
 
+pub(super) fn capacity(required: u64, fit: proto::Fit) -> CapacityQuery {
+    CapacityQuery {
+        filter: Filter::default(),
+        max_age: SECOND * 3,
+        stale_too: false,
+        required,
+        headroom: 0,
+        fit,
+        limit: 0,
+        page_size: 0,
+        after: None,
+    }
+}
+
 fn slots(fleet: &Fleet, now: Instant, query: &Query) -> Vec<String> {
-    find(fleet, now, query).into_iter().filter_map(|worker| worker.spec).map(|spec| spec.instance).collect()
+    find(fleet, now, query).workers.into_iter().filter_map(|worker| worker.spec).map(|spec| spec.instance).collect()
 }
 
 fn with(activity: Activity, gpu: Option<f64>) -> ProcessStats {
@@ -102,22 +126,6 @@ fn find_workers_with_model_matches() {
 }
 
 #[test]
-fn globs_match_whole_names() {
-    for (pattern, text, fits) in [
-        ("*", "", true),
-        ("a*c", "abcabc", true),
-        ("a*c", "abcab", false),
-        ("l?ama", "llama", true),
-        ("?", "ä", true),
-        ("**x*", "aax", true),
-        ("", "a", false),
-        ("llama", "llama2", false),
-    ] {
-        assert_eq!(ModelRule::Glob.fits(pattern, text), fits, "{pattern} {text}");
-    }
-}
-
-#[test]
 fn find_workers_with_capacity_checks_vram() {
     const GIB: u64 = 1 << 30;
     let now = Instant::now();
@@ -162,18 +170,124 @@ fn the_orders_put_what_is_not_known_last() {
     one_hive(&fleet, now, vec![ProcessStats::default(), cpu(9.0), cpu(1.0)]);
     let every = Want::Model { name: "*".into(), rule: ModelRule::Glob, idle: false };
     assert!(slots(&fleet, now, &query(every)).is_empty(), "none has a model");
-    let candidate = |cpu, idle: Option<u64>| Candidate {
-        hive: HiveId::parse("box").unwrap(),
-        id: WorkerId::new("llm", "1").unwrap(),
-        idle_for: idle.map(Duration::from_secs),
-        cpu,
-        free: None,
-        spec: Arc::default(),
-        worker: proto::Worker::default(),
+    let mut session = Session::open(&fleet, hive("den"), now).unwrap();
+    let idle = |cpu| ProcessStats { cpu_pct: cpu, ..with(Activity::Idle, None) };
+    session.snapshot(now, vec![row("den", 1, idle(None)), row("den", 2, idle(Some(9.0)))]).unwrap();
+    session
+        .batch(now + SECOND, proto::Batch { rows: vec![row("den", 3, idle(Some(1.0)))], ..Default::default() })
+        .unwrap();
+    let ask = |order| slots(&fleet, now + SECOND, &Query { order, ..query(Want::Idle) });
+    assert_eq!(ask(FindOrder::LeastCpu), ["3", "2", "1"]);
+    assert_eq!(ask(FindOrder::LongestIdle), ["1", "2", "3"]);
+    assert_eq!(ask(FindOrder::MostFreeVram), ["1", "2", "3"], "nothing known of any: by name");
+}
+
+#[test]
+fn pages_of_every_order_follow_one_another() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    for id in ["attic", "box", "den"] {
+        let mut session = Session::open(&fleet, hive(id), now).unwrap();
+        let stats = |slot: u32| ProcessStats {
+            cpu_pct: Some(f64::from(slot * 7 % 5)),
+            activity: Activity::Idle.into(),
+            ..ProcessStats::default()
+        };
+        session.snapshot(now, (1..=70).map(|slot| row(id, slot, stats(slot))).collect()).unwrap();
+    }
+    for order in [FindOrder::Name, FindOrder::LeastCpu, FindOrder::LongestIdle, FindOrder::MostFreeVram] {
+        let names = |page: &Page| page.workers.iter().map(|w| format!("{:?}", w.spec)).collect::<Vec<_>>();
+        let whole = names(&find(&fleet, now, &Query { order, limit: 200, ..query(Want::Idle) }));
+        assert_eq!(whole.len(), 200);
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = find(&fleet, now, &Query { order, limit: 200, page_size: 33, after, ..query(Want::Idle) });
+            all.extend(names(&page));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(all, whole, "{order:?}");
+    }
+}
+
+#[test]
+fn held_workers_are_left_out_unless_they_are_asked_for() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let idle = || with(Activity::Idle, None);
+    let hold =
+        |worker: &str| Hold { reservation: "r1".into(), worker: worker.into(), tentative: true, ..Hold::default() };
+    let mut record = proto::Hive { holds: vec![hold("llm/2"), hold("no such name")], ..hive("box") };
+    let mut session = Session::open(&fleet, record.clone(), now).unwrap();
+    session.snapshot(now, (1..=3).map(|slot| row("box", slot, idle())).collect()).unwrap();
+    assert_eq!(slots(&fleet, now, &query(Want::Idle)), ["1", "3"]);
+    let all = find(&fleet, now, &Query { held_too: true, ..query(Want::Idle) }).workers;
+    let reservations: Vec<&str> = all.iter().map(|worker| worker.reservation.as_str()).collect();
+    assert_eq!(reservations, ["", "r1", ""]);
+    assert_eq!(fleet.census(now).workers_available, 2);
+    record.holds = vec![hold("llm/3"), hold("llm/4")];
+    let mut news = session.frame(now, proto::push_telemetry_request::Frame::Batch(proto::Batch::default()));
+    news.hive = Some(record);
+    fleet.apply(now, news).unwrap();
+    assert_eq!(slots(&fleet, now, &query(Want::Idle)), ["1", "2"]);
+    // One that comes later is held from its first moment on.
+    session.batch(now, proto::Batch { rows: vec![row("box", 4, idle())], ..Default::default() }).unwrap();
+    assert_eq!(slots(&fleet, now, &query(Want::Idle)), ["1", "2"]);
+}
+
+#[test]
+fn a_draining_hive_serves_and_offers_no_room() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let gpu = Gpu {
+        uuid: "A".into(),
+        memory_total_bytes: Some(24),
+        memory_used_bytes: Some(4),
+        observed_bytes: Some(6),
+        held_bytes: 2,
+        ..Gpu::default()
     };
-    let (unknown, busy, calm) = (candidate(None, None), candidate(Some(9.0), Some(1)), candidate(Some(1.0), Some(5)));
-    assert_eq!(compare(&unknown, &busy, FindOrder::LeastCpu), Ordering::Greater);
-    assert_eq!(compare(&calm, &busy, FindOrder::LeastCpu), Ordering::Less);
-    assert_eq!(compare(&calm, &busy, FindOrder::LongestIdle), Ordering::Less);
-    assert_eq!(compare(&busy, &unknown, FindOrder::LongestIdle), Ordering::Less);
+    let mut record = proto::Hive { gpus: vec![gpu], ..hive("box") };
+    let mut session = Session::open(&fleet, record.clone(), now).unwrap();
+    session.snapshot(now, vec![row("box", 1, with(Activity::Idle, None))]).unwrap();
+    let room = |required| find_capacity(&fleet, now, &capacity(required, proto::Fit::Best)).gpus.len();
+    let with_room = |required| slots(&fleet, now, &query(Want::Capacity { required, headroom: 0, idle: false })).len();
+    assert_eq!((room(16), room(17), with_room(15), with_room(16)), (1, 0, 1, 0), "24 - max(4, 6) - 2");
+    record.operational_status = OperationalStatus::Draining.into();
+    let mut news = session.frame(now, proto::push_telemetry_request::Frame::Batch(proto::Batch::default()));
+    news.hive = Some(record);
+    fleet.apply(now, news).unwrap();
+    assert_eq!((room(0), with_room(0)), (0, 0));
+    assert_eq!(slots(&fleet, now, &query(Want::Idle)), ["1"]);
+}
+
+#[test]
+fn gpus_come_best_fit_first_or_first_or_with_most_room() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let gpu = |free: u64| Gpu {
+        uuid: format!("G{free}"),
+        memory_total_bytes: Some(free),
+        memory_used_bytes: Some(0),
+        ..Gpu::default()
+    };
+    for (id, rooms) in [("den", [9, 5]), ("box", [7, 2])] {
+        let record = proto::Hive { gpus: rooms.map(gpu).to_vec(), ..hive(id) };
+        Session::open(&fleet, record, now).unwrap();
+    }
+    let ask = |query: &CapacityQuery| {
+        find_capacity(&fleet, now, query).gpus.iter().map(|gpu| gpu.free_bytes).collect::<Vec<u64>>()
+    };
+    assert_eq!(ask(&capacity(5, proto::Fit::Best)), [5, 7, 9]);
+    assert_eq!(ask(&capacity(5, proto::Fit::MostFree)), [9, 7, 5]);
+    assert_eq!(ask(&capacity(5, proto::Fit::First)), [7, 9, 5]);
+    assert_eq!(ask(&CapacityQuery { limit: 1, headroom: 2, ..capacity(4, proto::Fit::Best) }), [5], "7 - 2");
+    let labels = [("tier".to_owned(), "gold".to_owned())].into();
+    let labelled = Filter { labels, ..Filter::default() };
+    assert!(ask(&CapacityQuery { filter: labelled, ..capacity(5, proto::Fit::Best) }).is_empty());
+    let den = Filter { hive: "den".into(), ..Filter::default() };
+    assert_eq!(ask(&CapacityQuery { filter: den, ..capacity(5, proto::Fit::Best) }), [5, 9]);
+    assert!(find_capacity(&fleet, now + SECOND * 4, &capacity(0, proto::Fit::Best)).gpus.is_empty(), "too old");
 }

@@ -6,14 +6,16 @@ use common::{HiveId, WorkerId};
 use prost::Message;
 use proto::fleet_service_server::FleetService;
 use proto::{
-    Filter, GetHiveRequest, GetHiveResponse, GetWorkerRequest, GetWorkerResponse, ListHivesRequest, ListHivesResponse,
-    ListWorkersRequest, ListWorkersResponse, WatchRequest, WatchResponse, Worker, WorkerSpec,
+    Filter, ForgetHiveRequest, ForgetHiveResponse, GetHiveRequest, GetHiveResponse, GetWorkerRequest,
+    GetWorkerResponse, ListHivesRequest, ListHivesResponse, ListWorkersRequest, ListWorkersResponse, WatchRequest,
+    WatchResponse, Worker, WorkerSpec,
 };
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
+use tracing::info;
 
 /// A page of this many when the caller asks for 0.
 const PAGE: usize = 1_000;
@@ -154,11 +156,12 @@ impl FleetService for Looking {
         Ok(Response::new(ListHivesResponse { hives, next_page_token, revision }))
     }
 
-    async fn forget_hive(
-        &self,
-        _: Request<proto::ForgetHiveRequest>,
-    ) -> Result<Response<proto::ForgetHiveResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn forget_hive(&self, request: Request<ForgetHiveRequest>) -> Result<Response<ForgetHiveResponse>, Status> {
+        let text = request.into_inner().id;
+        let id = HiveId::parse(&text).map_err(|error| invalid::field("id", error.to_string()))?;
+        let workers = self.shared.fleet.forget(Instant::now(), &id)?;
+        info!(hive = %id, workers, "hive forgotten");
+        Ok(Response::new(ForgetHiveResponse { workers: u32::try_from(workers).unwrap_or(u32::MAX) }))
     }
 
     async fn get_hive(&self, request: Request<GetHiveRequest>) -> Result<Response<GetHiveResponse>, Status> {

@@ -1,6 +1,6 @@
 //! Errors that people meet: a sentence, and for a bad field its name as `google.rpc.BadRequest`.
 
-use crate::fleet::Refusal;
+use crate::fleet::{Kept, Refusal};
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -43,6 +43,16 @@ impl From<Refusal> for Status {
             Refusal::Invalid { field: name, reason } => field(name, reason),
             Refusal::TooMuch(_) => exhausted(sentence, FULL_RETRY),
             Refusal::Alive { .. } => Self::already_exists(sentence),
+        }
+    }
+}
+
+impl From<Kept> for Status {
+    fn from(kept: Kept) -> Self {
+        let sentence = kept.to_string();
+        match kept {
+            Kept::Unknown(_) => Self::not_found(sentence),
+            Kept::Heard { .. } => Self::failed_precondition(sentence),
         }
     }
 }

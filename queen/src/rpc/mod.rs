@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod bounded;
+mod finding;
 pub mod fleet;
 pub mod forward;
 pub mod invalid;

@@ -4,8 +4,9 @@ use crate::harness::{Running, Session, eventually, hive, row};
 use proto::fleet_service_client::FleetServiceClient;
 use proto::scheduler_service_client::SchedulerServiceClient;
 use proto::{
-    Filter, FindIdleWorkersRequest, FindOptions, FindWorkersWithModelRequest, GetHiveRequest, GetWorkerRequest,
-    IdleBasis, ListHivesRequest, ListWorkersRequest, ListWorkersResponse, Worker,
+    ExplainRequest, Filter, FindCapacityRequest, FindCapacityResponse, FindIdleWorkersRequest, FindOptions,
+    FindWorkersWithModelRequest, ForgetHiveRequest, GetHiveRequest, GetWorkerRequest, IdleBasis, ListHivesRequest,
+    ListWorkersRequest, ListWorkersResponse, Worker, explain_request,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -96,4 +97,56 @@ async fn finds_answer_over_the_wire() {
     let request = FindWorkersWithModelRequest { model: "model-2".into(), ..Default::default() };
     let found = scheduler.find_workers_with_model(request).await.unwrap().into_inner();
     assert_eq!(names(&found.workers), ["box/2"]);
+}
+
+#[tokio::test]
+async fn capacity_and_why_not_are_answered_over_the_wire() {
+    let queen = Running::start(|_| {}).await;
+    let gpu = |uuid: &str, used| proto::Gpu {
+        uuid: uuid.into(),
+        memory_total_bytes: Some(24),
+        memory_used_bytes: Some(used),
+        held_bytes: 2,
+        ..Default::default()
+    };
+    let record = proto::Hive { gpus: vec![gpu("A", 20), gpu("B", 4), gpu("C", 10)], ..hive("box") };
+    let _session = Session::open(&queen, record).await.unwrap();
+    let mut scheduler = SchedulerServiceClient::new(queen.channel().await);
+    let ask = |page_token: &str| FindCapacityRequest {
+        options: Some(FindOptions { page_size: 1, page_token: page_token.into(), ..FindOptions::default() }),
+        required_vram_bytes: 10,
+        headroom_bytes: 2,
+        ..FindCapacityRequest::default()
+    };
+    let first = scheduler.find_capacity(ask("")).await.unwrap().into_inner();
+    let found = |answer: &FindCapacityResponse| answer.gpus.iter().map(|gpu| gpu.free_bytes).collect::<Vec<_>>();
+    assert_eq!((found(&first), first.gpus[0].hive.as_str()), (vec![10], "box"), "24 - 10 - 2 - 2");
+    let second = scheduler.find_capacity(ask(&first.next_page_token)).await.unwrap().into_inner();
+    assert_eq!((found(&second), second.next_page_token.as_str()), (vec![16], ""));
+    let question = Some(explain_request::Question::Capacity(ask("")));
+    let request = ExplainRequest { question, ..ExplainRequest::default() };
+    let explained = scheduler.explain(request).await.unwrap().into_inner();
+    let told: Vec<(&str, bool)> = explained.verdicts.iter().map(|v| (v.name.as_str(), v.chosen)).collect();
+    assert_eq!(told, [("box/A", false), ("box/B", true), ("box/C", true)]);
+    assert!(explained.verdicts[0].objections[0].sentence.starts_with("A: 2 B free of 24 B: 20 B in use, 2 B held"));
+    let bad = scheduler.find_capacity(ask("nonsense")).await.unwrap_err();
+    assert_eq!(bad.code(), Code::InvalidArgument);
+    assert_eq!(scheduler.explain(ExplainRequest::default()).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_hive_that_is_heard_from_is_not_forgotten_and_a_lost_one_is() {
+    let queen = Running::start(|config| config.lost = std::time::Duration::from_millis(200)).await;
+    let mut session = Session::open(&queen, hive("box")).await.unwrap();
+    session.snapshot(vec![row("box", 1, 1.0)]).await;
+    let mut fleet = FleetServiceClient::new(queen.channel().await);
+    let forget = |id: &str| ForgetHiveRequest { id: id.into() };
+    assert_eq!(fleet.forget_hive(forget("den")).await.unwrap_err().code(), Code::NotFound);
+    let early = fleet.forget_hive(forget("box")).await;
+    assert_eq!(early.unwrap_err().code(), Code::FailedPrecondition);
+    let forgotten = async || fleet.forget_hive(forget("box")).await.ok();
+    let answer = eventually("the hive is lost, and forgotten", forgotten).await.into_inner();
+    assert_eq!(answer.workers, 1);
+    let mut fleet = FleetServiceClient::new(queen.channel().await);
+    assert!(list(&mut fleet, 0, "").await.workers.is_empty());
 }

@@ -6,11 +6,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl KnownHive {
-    /// The reservation that holds a worker.
-    pub fn held_by(&self, id: &WorkerId) -> Option<&str> {
-        self.held.get(id).map(AsRef::as_ref)
-    }
-
     /// Call when the record has been replaced.
     pub fn note_holds(&mut self) {
         let named = |hold: &proto::Hold| {

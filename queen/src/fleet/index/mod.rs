@@ -1,0 +1,121 @@
+//! Who may fit a question, found without looking at everybody: a row a worker, a bit a property, GPUs in the order of
+//! their room. Nothing here is answered as it is: whoever is found is looked at again under its hive's lock, so a bit
+//! that is a moment old costs a look and never a wrong answer.
+//!
+//! Locks. A block of 64 rows belongs to one hive, so its words have one writer at a time, whoever holds that hive's
+//! lock, and are stored without any other. The directory's lock is written when hives come and go or grow, the models'
+//! when a worker changes its model, the rooms' when free memory of a GPU changes. Writers hold their hive's lock and
+//! take one of these inside it, one at a time; readers hold no hive's lock.
+
+mod block;
+mod directory;
+mod models;
+mod rooms;
+mod seat;
+mod sieve;
+
+pub use block::Flags;
+pub use directory::Candidates;
+pub use rooms::GpuKey;
+pub use seat::Seat;
+pub use sieve::{Need, Sieve};
+
+pub(crate) use block::{is_idle, is_unused};
+
+use super::Moment;
+use block::Heard;
+use common::HiveId;
+use directory::Directory;
+use models::Models;
+use proto::Freshness;
+use rooms::Rooms;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+/// At most so many hives are named while the directory is locked: then those who wait get their turn.
+const HIVES_AT_ONCE: usize = 256;
+
+/// The index of a fleet.
+#[derive(Debug)]
+pub struct Index {
+    started: Instant,
+    directory: RwLock<Directory>,
+    models: RwLock<Models>,
+    rooms: RwLock<Rooms>,
+}
+
+impl Index {
+    pub(super) fn new(started: Instant) -> Self {
+        Self { started, directory: RwLock::default(), models: RwLock::default(), rooms: RwLock::default() }
+    }
+
+    /// The rows of all workers that pass, in no order. A row is a worker's for as long as it is known.
+    pub fn rows(&self, sieve: &Sieve) -> Vec<u32> {
+        self.directory().rows(sieve)
+    }
+
+    /// Workers that pass, hive by hive in the order of their names: those of hives after a name, or from it on. Ends at
+    /// the end of a hive when there are `enough`; empty when there are no more.
+    pub fn candidates(&self, sieve: &Sieve, from: Bound<&HiveId>, enough: usize) -> Vec<Candidates> {
+        self.directory().candidates(sieve, from, enough, HIVES_AT_ONCE)
+    }
+
+    /// Hives after a name, or from it on, in the order of their names, at most `limit`; with a sieve those that are heard
+    /// and have the room.
+    pub fn hives(&self, sieve: Option<&Sieve>, from: Bound<&HiveId>, limit: usize) -> Vec<Arc<HiveId>> {
+        self.directory().hives(sieve, from, limit)
+    }
+
+    /// GPUs with the room that the sieve asks for, after one that was seen: those with least room first, or those with
+    /// most.
+    pub fn gpus(&self, sieve: &Sieve, after: Option<&GpuKey>, most_first: bool, enough: usize) -> Vec<GpuKey> {
+        let directory = self.directory();
+        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
+        rooms.next(after, most_first, enough, sieve.least_room.unwrap_or(0), |block| directory.is_heard(sieve, block))
+    }
+
+    /// For each block of rows, those whose model goes by a name that fits.
+    pub fn models(&self, fits: impl Fn(&str) -> bool) -> Vec<u64> {
+        let blocks = self.directory().blocks();
+        self.models.read().unwrap_or_else(PoisonError::into_inner).words(blocks, fits)
+    }
+
+    /// The same for one name, letter by letter.
+    pub fn model(&self, name: &str) -> Vec<u64> {
+        let blocks = self.directory().blocks();
+        self.models.read().unwrap_or_else(PoisonError::into_inner).words_of(blocks, name)
+    }
+
+    /// How many hives are known, and how many of them are LIVE.
+    pub fn census(&self, moment: &Moment) -> (usize, usize) {
+        // Nearly all were heard lately, which one comparison tells; pauses of the queen are looked at for the others.
+        let lately = self.oldest(moment.live_since());
+        let is_live = |heard: Heard| {
+            let at = || heard.at(self.started);
+            !heard.broken() && (heard >= lately || moment.hive_freshness(at(), false) == Freshness::Live)
+        };
+        self.directory().count(is_live)
+    }
+
+    /// The oldest word of a hive that is no older than a point in time.
+    pub fn oldest(&self, at: Option<Instant>) -> Heard {
+        at.map_or_else(Heard::default, |at| Heard::new(self.started, at, false))
+    }
+
+    fn directory(&self) -> RwLockReadGuard<'_, Directory> {
+        self.directory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn directory_mut(&self) -> RwLockWriteGuard<'_, Directory> {
+        self.directory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn models_mut(&self) -> RwLockWriteGuard<'_, Models> {
+        self.models.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms> {
+        self.rooms.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
