@@ -9,6 +9,7 @@ mod filter;
 #[cfg(test)]
 mod hostile;
 mod known;
+mod mask;
 pub(crate) mod object;
 mod row;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use age::Limits;
 pub use apply::Outcome;
 pub use expire::Expired;
 pub use filter::{matches, model_names};
+pub use mask::{Mask, MaskError};
 pub use session::Opened;
 pub use view::{Census, Seen};
 
@@ -115,7 +117,7 @@ impl Fleet {
         };
         Self {
             hives: DashMap::new(),
-            feed: Feed::new(instance),
+            feed: Feed::new(instance, config.max_watch_classes),
             bounds,
             epochs: AtomicU64::new(0),
             started,

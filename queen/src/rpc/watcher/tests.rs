@@ -102,10 +102,10 @@ async fn a_resume_sends_no_snapshot() {
 }
 
 #[test]
-fn intervals_are_rounded_up_to_a_class() {
+fn intervals_are_rounded_up() {
     let ms = Duration::from_millis;
     for (asked, given) in [(1, 50), (50, 50), (51, 250), (251, 1_000), (60_000, 1_000)] {
-        assert_eq!(class(ms(asked)), Some(ms(given)), "{asked}");
+        assert_eq!(interval(ms(asked)), Some(ms(given)), "{asked}");
     }
-    assert_eq!(class(Duration::ZERO), None);
+    assert_eq!(interval(Duration::ZERO), None);
 }
