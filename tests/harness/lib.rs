@@ -4,6 +4,7 @@
 pub mod await_event;
 mod clients;
 mod gpu;
+pub mod histories;
 mod process;
 mod scene;
 
