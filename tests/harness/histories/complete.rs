@@ -11,7 +11,7 @@ pub fn complete(history: &History, log: &Log, lens: Lens<'_>) -> Result<(), Faul
         client.take(what);
         let Moment::Heard(message) = what else { continue };
         if matches!(message.event, Some(Event::SnapshotEnd(_))) {
-            log.fits(&client, lens, moment)?;
+            log.fits(&client, lens, true, moment)?;
         }
     }
     Ok(())

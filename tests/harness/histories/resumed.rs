@@ -27,7 +27,7 @@ pub fn resumed(history: &History, log: &Log, lens: Lens<'_>) -> Result<(), Fault
                     return Err(Fault::new(moment, format!("{asked:?} goes on as {}, unannounced", client.revision)));
                 }
                 if client.whole {
-                    log.fits(&client, lens, moment)?;
+                    log.fits(&client, lens, false, moment)?;
                 }
             }
             _ => {}
@@ -41,7 +41,8 @@ fn reason(reason: SnapshotReason, asked: &str, first: bool, moment: usize) -> Re
     let fits = match reason {
         SnapshotReason::Initial => first && asked.is_empty(),
         SnapshotReason::QueenRestarted | SnapshotReason::Compacted => first && !asked.is_empty(),
-        SnapshotReason::FellBehind => !first,
+        // A resume may fall behind before it has read anything.
+        SnapshotReason::FellBehind => !first || !asked.is_empty(),
         SnapshotReason::Unspecified => false,
     };
     let place = if first { "at the beginning" } else { "later on" };

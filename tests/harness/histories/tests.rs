@@ -158,7 +158,7 @@ fn resumed_finds_a_reason_that_cannot_be() {
         ("", SnapshotReason::QueenRestarted),
         ("", SnapshotReason::Unspecified),
         ("q1:2", SnapshotReason::Initial),
-        ("q1:2", SnapshotReason::FellBehind),
+        ("", SnapshotReason::FellBehind),
     ] {
         let bad = history(asked, vec![begin(reason)]);
         assert!(fault(resumed(&bad, &log(), &everything)).contains("at the beginning"), "{reason:?}");

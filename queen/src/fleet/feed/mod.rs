@@ -6,6 +6,8 @@ mod classes;
 mod list;
 #[cfg(test)]
 pub(crate) mod mirror;
+#[cfg(test)]
+mod model;
 mod page;
 mod shelf;
 mod wanted;
