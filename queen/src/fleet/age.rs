@@ -129,6 +129,11 @@ pub enum Removal {
 }
 
 impl Freeze {
+    /// Whether nothing is removed for now.
+    pub fn holds(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.saturating_duration_since(since) <= FREEZE_LONGEST)
+    }
+
     /// Judges the fleet: how many hives are known, and since when those that are silent have been.
     pub fn judge(&mut self, now: Instant, known: usize, mut silent: Vec<Instant>) -> Removal {
         silent.sort_unstable();
@@ -144,8 +149,8 @@ impl Freeze {
             return Removal::Allowed;
         }
         let new = self.since.is_none();
-        let since = *self.since.get_or_insert(now);
-        if now.saturating_duration_since(since) > FREEZE_LONGEST { Removal::Allowed } else { Removal::Frozen { new } }
+        self.since.get_or_insert(now);
+        if self.holds(now) { Removal::Frozen { new } } else { Removal::Allowed }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Fleet, Limits};
 use crate::fleet::age::Pardon;
 use common::{HiveId, WorkerId};
 use proto::{Activity, Coverage, Freshness, OperationalStatus, ProcessStats, WorkerSpec, WorkerState};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bookmarks name at most this many workers, and as many hives.
@@ -178,6 +178,7 @@ impl Fleet {
         let (limits, pardon) = (self.bounds.limits, self.pardon());
         let mut coverage = Coverage {
             queen_uptime: Some(common::duration(now.saturating_duration_since(self.started))),
+            removal_frozen: self.freeze.lock().unwrap_or_else(PoisonError::into_inner).holds(now),
             ..Coverage::default()
         };
         for hive in &self.hives {

@@ -254,4 +254,6 @@ fn resume(shared: &Shared, text: &str) -> Result<Result<Place, SnapshotReason>, 
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -16,8 +16,8 @@ const NONE: Key = Key::MAX;
 /// What is shown of one object.
 #[derive(Debug)]
 pub(super) struct Shown {
-    /// The object's key in the index, and the revision at which it appeared there: keys are used again.
-    source: (Key, u64),
+    /// The object's key in the index.
+    source: Key,
     /// As it stands in an update; a removal once `gone`.
     pub bytes: Bytes,
     /// It left the class.
@@ -40,8 +40,6 @@ pub struct Class {
 pub(super) struct View {
     /// The index has been read up to this revision.
     pub reached: u64,
-    /// Counts how often it was begun anew: nobody can go on from what it was before.
-    pub begun_anew: u64,
     pub objects: Ordered<Shown>,
     pub shelf: Shelf,
     hint: Option<Key>,
@@ -68,8 +66,9 @@ impl Class {
 impl View {
     /// Reads on in the index, but no more than one page may.
     pub fn advance(&mut self, inner: &Inner, wanted: &Wanted) {
+        // Whoever reads in this class has read no further than it, and is behind as well.
         if inner.forgotten > self.reached.max(self.begun) {
-            *self = Self { begun: inner.revision, begun_anew: self.begun_anew + 1, ..Self::default() };
+            *self = Self { begun: inner.revision, ..Self::default() };
         }
         self.forget(inner.forgotten);
         for (key, revision, object) in inner.objects.newer(self.reached, self.hint).take(SCAN) {
@@ -79,11 +78,10 @@ impl View {
     }
 
     fn take(&mut self, key: Key, revision: u64, object: &Object, wanted: &Wanted) {
-        let source = (key, object.created);
         let bytes = (!object.gone && wanted.matches(&object.subject)).then(|| wanted.cut(&object.bytes));
         let place = self.places.get(key as usize).copied().unwrap_or(NONE);
         let prior = self.objects.number(place).unwrap_or(0);
-        match (self.objects.get_mut(place).filter(|shown| shown.source == source), bytes) {
+        match (self.objects.get_mut(place), bytes) {
             (Some(shown), Some(bytes)) => {
                 // What the mask hides is no news.
                 if !shown.gone && shown.bytes == bytes {
@@ -98,7 +96,7 @@ impl View {
                 self.left(revision, place);
             }
             (None, Some(bytes)) => {
-                let shown = Shown { source, bytes, gone: false, created: revision, prior: 0 };
+                let shown = Shown { source: key, bytes, gone: false, created: revision, prior: 0 };
                 let place = self.objects.push(revision, shown);
                 if self.places.len() <= key as usize {
                     self.places.resize(key as usize + 1, NONE);
@@ -118,7 +116,8 @@ impl View {
         }
     }
 
-    /// Forgets what the index has forgotten: who has not read that far starts over.
+    /// Forgets what the index has forgotten: who has not read that far starts over. Only then are keys used again, so
+    /// none can stand for two objects here.
     fn forget(&mut self, forgotten: u64) {
         while let Some((revision, place)) = self.gone.front().copied().filter(|(revision, _)| *revision <= forgotten) {
             self.gone.pop_front();
@@ -126,7 +125,7 @@ impl View {
                 continue;
             }
             let Some(shown) = self.objects.remove(place) else { continue };
-            if let Some(at) = self.places.get_mut(shown.source.0 as usize).filter(|at| **at == place) {
+            if let Some(at) = self.places.get_mut(shown.source as usize).filter(|at| **at == place) {
                 *at = NONE;
             }
         }

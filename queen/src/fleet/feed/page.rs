@@ -31,9 +31,8 @@ pub struct Place {
     /// Removals up to this revision cannot matter: everything that was shown so far was looked at after them.
     begun: u64,
     snapshot: bool,
-    /// It reads what its class shows, since the class was begun anew for this many times. `None`: it still reads the
-    /// index itself.
-    joined: Option<u64>,
+    /// It reads what its class shows, no longer the index itself.
+    joined: bool,
 }
 
 impl Place {
@@ -144,14 +143,12 @@ impl Feed {
         let (mut view, inner) = (class.view(), self.lock());
         view.advance(&inner, &class.wanted);
         // Who holds nothing can begin with what the class shows.
-        if place.cursor == 0 && place.joined.is_none() {
-            place.joined = Some(view.begun_anew);
-        }
-        if place.is_behind(&inner) || place.joined.is_some_and(|joined| joined != view.begun_anew) {
+        place.joined |= place.cursor == 0;
+        if place.is_behind(&inner) {
             return Read::Behind;
         }
         let tip = inner.tip();
-        if place.joined.is_none() {
+        if !place.joined {
             return self.read_towards_class(now, place, class, &view, &inner, max_bytes);
         }
         let shared = view.shelf.find(place.from());
@@ -187,7 +184,7 @@ impl Feed {
         let (mut gathered, upper) = inner.gather(place, &class.wanted, max_bytes);
         let beats = inner.gather_beats(place, &class.wanted, upper, max_bytes, &mut gathered);
         if upper == tip.0 {
-            (gathered.hint, place.joined) = (None, Some(view.begun_anew));
+            (gathered.hint, place.joined) = (None, true);
         }
         let page = self.page(now, place.from(), (upper, beats), tip, &gathered);
         place.take(&page, tip)

@@ -31,11 +31,11 @@ pub(super) struct Page {
 
 impl Page {
     /// Whether it may be given to somebody now, when the index stands at `tip` (revision, beats). An old page is old
-    /// state, told as if it were news; one from before a removal that has been forgotten shows what nobody will take
-    /// back any more.
+    /// state, told as if it were news; one from before a removal that has been forgotten sends its reader back to the
+    /// beginning.
     pub fn is_news(&self, now: Instant, tip: (u64, u64), forgotten: u64) -> bool {
         let fresh = (self.upper, self.beats) == tip || now.saturating_duration_since(self.made) <= SHARED_FOR;
-        fresh && self.upper >= forgotten
+        fresh && self.tip >= forgotten
     }
 }
 

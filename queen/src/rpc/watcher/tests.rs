@@ -11,15 +11,16 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-fn shared() -> (Shared, watch::Sender<Bytes>) {
+/// A queen without a port, and who makes its bookmarks.
+pub(super) fn shared(instance: &str, now: Instant, places: usize) -> (Shared, watch::Sender<Bytes>) {
     let (sender, bookmarks) = watch::channel(Bytes::new());
     let config = Config::default();
     let shared = Shared {
-        fleet: Arc::new(Fleet::new(&config, "q1".into(), Instant::now())),
+        fleet: Arc::new(Fleet::new(&config, instance.into(), now)),
         config: Arc::new(config),
         stopping: CancellationToken::new(),
         bookmarks,
-        places: Arc::new(Semaphore::new(1)),
+        places: Arc::new(Semaphore::new(places)),
         tunnels: Arc::default(),
         cut: Arc::new(AtomicU64::new(0)),
     };
@@ -32,7 +33,7 @@ fn request(resume_after: &str) -> WatchRequest {
 
 #[tokio::test(start_paused = true)]
 async fn w6_a_reader_that_blocks_is_cut_after_30_s_and_counted() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let (out, mut messages) = mpsc::channel(1);
     let watcher = Watcher::new(shared.clone(), request(""), out).unwrap();
     let began = tokio::time::Instant::now();
@@ -45,7 +46,7 @@ async fn w6_a_reader_that_blocks_is_cut_after_30_s_and_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn w6_a_watcher_that_was_cut_gives_its_place_back_although_nobody_reads_that() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let blocked = super::super::watch::open(&shared, request("")).unwrap();
     assert!(super::super::watch::open(&shared, request("")).is_err(), "there is one place");
     tokio::time::sleep(BLOCKED + Duration::from_secs(1)).await;
@@ -55,7 +56,7 @@ async fn w6_a_watcher_that_was_cut_gives_its_place_back_although_nobody_reads_th
 
 #[tokio::test]
 async fn a_watcher_whose_client_leaves_ends() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let (out, messages) = mpsc::channel(1);
     let watcher = tokio::spawn(Watcher::new(shared, request(""), out).unwrap().run());
     drop(messages);
@@ -64,7 +65,7 @@ async fn a_watcher_whose_client_leaves_ends() {
 
 #[tokio::test]
 async fn w3_a_resume_goes_on_or_says_why_not() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     one_hive(&shared.fleet, Instant::now(), vec![cpu(1.0)]);
     let tip = shared.fleet.feed().revision();
     let reason = |text: &str| {
@@ -84,7 +85,7 @@ async fn w3_a_resume_goes_on_or_says_why_not() {
 
 #[tokio::test]
 async fn a_resume_sends_no_snapshot() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let now = Instant::now();
     let mut session = one_hive(&shared.fleet, now, vec![cpu(1.0)]);
     let tip = shared.fleet.feed().name_revision(shared.fleet.feed().revision());
