@@ -13,6 +13,7 @@ mod heart;
 #[path = "../../../tests/harness/histories/mod.rs"]
 mod histories;
 #[cfg(test)]
+#[allow(dead_code)]
 #[path = "../../src/fleet/feed/mirror.rs"]
 mod mirror;
 #[cfg(test)]
@@ -25,3 +26,7 @@ mod slow;
 mod stale;
 #[cfg(test)]
 mod stop;
+
+/// Those that measure take turns.
+#[cfg(test)]
+static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

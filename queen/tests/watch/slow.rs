@@ -23,8 +23,9 @@ const WORKERS: u32 = 25;
 const PERIOD: Duration = Duration::from_millis(100);
 /// What the sleeper's socket and stream hold of what it has not read.
 const SMALL: u32 = 4 * 1024;
-/// What one sleeper may cost at most: its one message ahead, and what the transport buffers for it.
-const MEMORY: u64 = 8 << 20;
+/// What one sleeper may cost at most: its one message ahead, what the transport buffers for it, and what this test
+/// writes down about it.
+const MEMORY: u64 = 32 << 20;
 
 /// How long the sleeper sleeps, then reads, and how often.
 struct Naps {
@@ -105,6 +106,7 @@ fn resident_bytes() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w6_a_sleeper_among_100_ends_in_the_right_state_and_delays_nobody() {
+    let _alone = crate::MEASURING.lock().await;
     let Naps { sleep, read, times } = naps();
     let (queen, stopping) = (Running::start(|_| {}).await, CancellationToken::new());
     let mut reports = Vec::new();
