@@ -1,6 +1,7 @@
 //! The services. Each answers from `fleet/` and makes the only `tonic::Status` there are.
 
 pub mod bounded;
+pub mod farewell;
 pub mod fleet;
 pub mod invalid;
 pub mod scheduler;

@@ -97,3 +97,33 @@ async fn s3_ten_years_on_the_wall_clock_change_nothing() {
     // A clock from the future does not keep a silent hive alive.
     watching.until("its removal all the same", |mirror| mirror.hives.is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_stream_that_is_cut_is_no_goodbye_and_counts_as_silence() {
+    let queen = Running::start(short).await;
+    let mut sessions = Vec::new();
+    for number in 0..12 {
+        let mut session = Session::open(&queen, hive(&format!("h{number:02}"))).await.unwrap();
+        session.snapshot(vec![]).await;
+        sessions.push(session);
+    }
+    let all = async || Some(coverage(&queen).await).filter(|coverage| coverage.hives_known == 12);
+    eventually("all hives", all).await;
+    // Their calls are dropped, as a process does that gives a link up: none of them said goodbye.
+    sessions.into_iter().for_each(Session::cut);
+    let frozen = async || Some(coverage(&queen).await).filter(|coverage| coverage.removal_frozen);
+    eventually("the freeze", frozen).await;
+    assert_eq!(coverage(&queen).await.hives_known, 12);
+}
+
+#[tokio::test]
+async fn hives_that_say_goodbye_together_are_removed_on_time() {
+    let queen = Running::start(short).await;
+    for number in 0..12 {
+        let mut session = Session::open(&queen, hive(&format!("h{number:02}"))).await.unwrap();
+        session.snapshot(vec![]).await;
+        session.goodbye().await.unwrap();
+    }
+    let gone = async || Some(coverage(&queen).await).filter(|coverage| coverage.hives_known == 0);
+    eventually("their removal", gone).await;
+}

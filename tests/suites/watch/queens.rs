@@ -34,8 +34,9 @@ async fn follow(url: &str, history: &mut History, count: usize) {
     };
     note(&mut client, Moment::Opened(request.resume_after.clone()));
     let mut stream = fleet(url).await.watch(request).await.expect("a watch").into_inner();
-    let whole = |client: &Client| client.whole && client.objects.len() == count + 1;
-    while !whole(&client) {
+    let mut heard = 0;
+    while heard == 0 || !client.whole || client.objects.len() != count + 1 {
+        heard += 1;
         let message = within("a message", SOON, stream.message()).await.expect("the watch goes on").expect("one");
         note(&mut client, Moment::Heard(Box::new(message)));
     }
