@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use tokio_stream::StreamExt;
 
 /// Cases in the short form, and with `LONG=1`.
-const CASES: (u32, u32) = (40, 5_000);
+const CASES: (u32, u32) = (60, 5_000);
 const HIVES: usize = 3;
 const WATCHERS: usize = 6;
 /// More than anybody opens: a stream that was left gives its place back a little later.
@@ -54,6 +54,10 @@ enum Step {
         watcher: usize,
         wish: usize,
     },
+    /// Comes back with what it wished before.
+    Resume {
+        watcher: usize,
+    },
     Restart,
 }
 
@@ -66,7 +70,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => hive.prop_map(|hive| Step::Break { hive }),
         1 => (1..100_u64).prop_map(|seconds| Step::Silence { seconds }),
         8 => (watcher.clone(), 1..5_usize).prop_map(|(watcher, messages)| Step::Read { watcher, messages }),
-        2 => (watcher, 0..WISHES).prop_map(|(watcher, wish)| Step::Open { watcher, wish }),
+        1 => (watcher.clone(), 0..WISHES).prop_map(|(watcher, wish)| Step::Open { watcher, wish }),
+        4 => watcher.prop_map(|watcher| Step::Resume { watcher }),
         1 => Just(Step::Restart),
     ]
 }
@@ -286,6 +291,10 @@ async fn walk(steps: Vec<Step>) {
             }
             Step::Open { watcher, wish } => {
                 watchers[watcher].judge(&log);
+                watchers[watcher].open(&run.shared, wish);
+            }
+            Step::Resume { watcher } => {
+                let wish = watchers[watcher].wish;
                 watchers[watcher].open(&run.shared, wish);
             }
             Step::Restart => {
