@@ -2,7 +2,7 @@
 //! no ping) and a call that is dropped end a body without an error, like an end in order does.
 
 use http::{Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
