@@ -30,6 +30,9 @@ pub struct Config {
     pub max_hives: usize,
     /// The most watches that are open at once.
     pub max_watchers: usize,
+    /// The most different filters and masks that are watched at once; watchers that want the same share one. Each
+    /// costs about 100 bytes, and its masked bytes, for every object that it shows.
+    pub max_watch_classes: usize,
     /// Further values of the Host header that are answered, with or without a port.
     pub allowed_hosts: Vec<String>,
 }
@@ -49,6 +52,7 @@ impl Default for Config {
             max_workers: 10_000,
             max_hives: 20_000,
             max_watchers: 1_000,
+            max_watch_classes: 64,
             allowed_hosts: Vec::new(),
         }
     }

@@ -3,6 +3,9 @@
 mod config;
 pub mod fleet;
 mod guard;
+#[cfg(test)]
+#[path = "../../tests/harness/histories/mod.rs"]
+mod histories;
 mod page;
 pub mod placement;
 mod queen;

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A peer is asked for a sign of life this often …
 const PING: Duration = Duration::from_secs(2);
 /// … and given this long to answer, so a half-open link is dead within five seconds.
-const PING_ANSWER: Duration = Duration::from_secs(3);
+const PING_ANSWER: Duration = Duration::from_millis(2_500);
 /// The most that the headers of one request may hold, in bytes.
 const HEADERS: u32 = 16 * 1024;
 /// Calls at once on one connection.

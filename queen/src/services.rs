@@ -4,6 +4,7 @@
 use crate::guard::{self, Guard};
 use crate::page;
 use crate::rpc::bounded::Bounded;
+use crate::rpc::farewell::Farewell;
 use crate::rpc::fleet::Looking;
 use crate::rpc::forward;
 use crate::rpc::scheduler::Scheduler;
@@ -29,6 +30,7 @@ const DECODED: usize = 2;
 pub async fn router(shared: Shared, guard: Guard) -> Result<Router, tonic_reflection::server::Error> {
     let ingest = HiveServiceServer::new(Ingest::new(shared.clone()))
         .max_decoding_message_size(shared.config.max_frame_bytes.saturating_mul(DECODED));
+    let ingest = Farewell::new(ingest);
     let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(REQUEST_BYTES);
     let looking = Bounded::new(looking);
     let scheduler =

@@ -134,10 +134,15 @@ impl Scene {
 
     /// The command that starts a hive called `name`.
     pub fn hive_command(&self, name: &str, flags: &[&str]) -> Command {
+        self.hive_command_to(&self.url(), name, flags)
+    }
+
+    /// The command that starts a hive called `name` whose queen is at `url`.
+    pub fn hive_command_to(&self, url: &str, name: &str, flags: &[&str]) -> Command {
         let mut command = self.command();
         command.env_remove("RBEE_SOCKET");
         command.args(["hive", "--name", name, "--slice", &self.slice, "--state-dir"]).arg(self.state_dir(name));
-        command.args(["--queen", &self.url()]).args(flags);
+        command.args(["--queen", url]).args(flags);
         command
     }
 

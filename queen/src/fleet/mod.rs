@@ -12,6 +12,7 @@ mod holds;
 mod hostile;
 pub mod index;
 mod known;
+mod mask;
 pub(crate) mod object;
 pub mod room;
 mod row;
@@ -27,6 +28,7 @@ pub use apply::Outcome;
 pub use expire::{Expired, Kept};
 pub use filter::{matches, model_names};
 pub use holds::is_reservation_id;
+pub use mask::{Mask, MaskError};
 pub use session::Opened;
 pub use view::{Census, Moment, Seen, SeenHive};
 
@@ -122,8 +124,8 @@ impl Fleet {
         };
         Self {
             hives: DashMap::new(),
-            feed: Feed::new(instance),
             index: Index::new(started),
+            feed: Feed::new(instance, config.max_watch_classes),
             bounds,
             epochs: AtomicU64::new(0),
             started,

@@ -7,11 +7,11 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use proto::{Freshness, HiveBeat, ProcessStats};
 
 /// Fields of `Update`.
-const WORKERS: u32 = 2;
-const HIVES: u32 = 3;
+pub(super) const WORKERS: u32 = 2;
+pub(super) const HIVES: u32 = 3;
 const REMOVED_WORKERS: u32 = 4;
 const REMOVED_HIVES: u32 = 5;
-const BEATS: u32 = 6;
+pub(super) const BEATS: u32 = 6;
 
 /// `WatchResponse.bookmark`, and the revision in it.
 const BOOKMARK: u32 = 4;

@@ -1,5 +1,6 @@
 //! `HiveService`: Register, and the stream of frames in. `attach` has its tunnels.
 
+use super::farewell::Ended;
 use super::{Shared, attach};
 use crate::fleet::{Outcome, Refusal};
 use proto::hive_service_server::HiveService;
@@ -65,7 +66,8 @@ impl HiveService for Ingest {
         &self,
         request: Request<Streaming<PushTelemetryRequest>>,
     ) -> Result<Response<PushTelemetryResponse>, Status> {
-        let mut stream = Push { shared: &self.shared, session: None, books: PushTelemetryResponse::default() };
+        let ended = request.extensions().get::<Ended>().cloned().unwrap_or_default();
+        let mut stream = Push { shared: &self.shared, session: None, books: PushTelemetryResponse::default(), ended };
         stream.run(request.into_inner()).await.map(Response::new)
     }
 }
@@ -75,6 +77,7 @@ struct Push<'a> {
     shared: &'a Shared,
     session: Option<(String, CancellationToken)>,
     books: PushTelemetryResponse,
+    ended: Ended,
 }
 
 impl Push<'_> {
@@ -88,7 +91,9 @@ impl Push<'_> {
                 frame = frames.message() => frame.map_err(too_large)?,
             };
             let Some(frame) = frame else {
-                self.detach(true);
+                if self.ended.in_order() {
+                    self.detach(true);
+                }
                 return Ok(self.books);
             };
             self.take(frame)?;

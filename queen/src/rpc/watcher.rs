@@ -2,12 +2,13 @@
 
 use super::fleet::filter_hive;
 use super::{Shared, invalid};
-use crate::fleet::feed::{Place, Read};
-use crate::fleet::object;
+use crate::fleet::feed::{Class, Place, Read, Wanted};
+use crate::fleet::{Mask, object};
 use bytes::Bytes;
 use prost::Message;
 use proto::watch_response::Event;
 use proto::{Filter, SnapshotBegin, SnapshotEnd, SnapshotReason, WatchRequest, WatchResponse};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -21,9 +22,9 @@ const MESSAGE_BYTES: usize = 256 * 1024;
 const BLOCKED: Duration = Duration::from_secs(30);
 /// What it is told to wait.
 const RETRY: Duration = Duration::from_secs(5);
-/// The least time between two updates; what is asked for is rounded up. All watchers of a class flush together, so
+/// The least time between two updates; what is asked for is rounded up. All watchers of an interval flush together, so
 /// that they share their messages.
-const CLASSES: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
+const INTERVALS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
 
 /// Why a watcher ends.
 enum End {
@@ -37,7 +38,7 @@ enum End {
 enum Reached {
     /// At the tip.
     Tip,
-    /// Where its class stood at this flush; there is more already.
+    /// Where the others stood at this flush; there is more already.
     Flush,
     /// Behind removals that have been forgotten.
     Behind,
@@ -54,8 +55,8 @@ enum Begin {
 #[derive(Debug)]
 pub struct Watcher {
     shared: Shared,
-    filter: Option<Filter>,
-    class: Option<Duration>,
+    class: Option<Arc<Class>>,
+    interval: Option<Duration>,
     begin: Begin,
     place: Place,
     out: mpsc::Sender<Bytes>,
@@ -68,17 +69,21 @@ impl Watcher {
     pub fn new(shared: Shared, request: WatchRequest, out: mpsc::Sender<Bytes>) -> Result<Self, Status> {
         let filter = request.filter.filter(|filter| *filter != Filter::default());
         filter.as_ref().map(filter_hive).transpose()?;
+        let paths = request.fields.map(|mask| mask.paths).unwrap_or_default();
+        let mask = Mask::compile(&paths).map_err(|error| invalid::field("fields", error.to_string()))?;
         let asked = invalid::length("min_interval", request.min_interval.as_ref())?.unwrap_or_default();
-        let class = class(asked);
+        let interval = interval(asked);
         let feed = shared.fleet.feed();
         let (begin, place) = match resume(&shared, &request.resume_after)? {
             Ok(place) => (Begin::Resumed, place),
             Err(reason) => (Begin::Snapshot(reason), feed.start()),
         };
+        let class =
+            feed.class(Wanted { filter, mask }).map_err(|error| invalid::exhausted(error.to_string(), RETRY))?;
         let (changes, mut bookmarks) = (feed.changes(), shared.bookmarks.clone());
         // The counts of the last bookmark are old news; the first one sent is the next one made.
         bookmarks.mark_unchanged();
-        Ok(Self { shared, filter, class, begin, place, out, changes, bookmarks })
+        Ok(Self { shared, class, interval, begin, place, out, changes, bookmarks })
     }
 
     /// Sends until the client leaves, the queen stops or the reader blocks for too long.
@@ -125,13 +130,13 @@ impl Watcher {
         }
     }
 
-    /// Now, or the next beat of this watcher's class.
+    /// Now, or the next beat of this watcher's interval.
     fn next_flush(&self) -> tokio::time::Instant {
         let now = Instant::now();
-        let wait = self.class.map_or(Duration::ZERO, |class| {
+        let wait = self.interval.map_or(Duration::ZERO, |interval| {
             let since = now.saturating_duration_since(self.shared.fleet.started()).as_nanos();
-            let over = since % class.as_nanos().max(1);
-            class.saturating_sub(Duration::from_nanos(u64::try_from(over).unwrap_or(0)))
+            let over = since % interval.as_nanos().max(1);
+            interval.saturating_sub(Duration::from_nanos(u64::try_from(over).unwrap_or(0)))
         });
         tokio::time::Instant::from_std(now + wait)
     }
@@ -164,7 +169,8 @@ impl Watcher {
     /// between, however long this takes.
     async fn read_on(&mut self, whole: bool) -> Result<Reached, End> {
         loop {
-            match self.shared.fleet.feed().read(Instant::now(), &mut self.place, self.filter.as_ref(), MESSAGE_BYTES) {
+            let feed = self.shared.fleet.feed();
+            match feed.read(Instant::now(), &mut self.place, self.class.as_deref(), MESSAGE_BYTES) {
                 Read::Behind => return Ok(Reached::Behind),
                 Read::Page { message, more, later } => {
                     if let Some(message) = message {
@@ -220,10 +226,10 @@ fn encode(event: Event) -> Bytes {
     Bytes::from(WatchResponse { event: Some(event) }.encode_to_vec())
 }
 
-/// The flush class of an interval; `None` sends at once.
-fn class(asked: Duration) -> Option<Duration> {
-    let [.., slowest] = CLASSES;
-    (!asked.is_zero()).then(|| CLASSES.into_iter().find(|class| asked <= *class).unwrap_or(slowest))
+/// The interval that an asked one is rounded up to; `None` sends at once.
+fn interval(asked: Duration) -> Option<Duration> {
+    let [.., slowest] = INTERVALS;
+    (!asked.is_zero()).then(|| INTERVALS.into_iter().find(|interval| asked <= *interval).unwrap_or(slowest))
 }
 
 /// The place after a revision, or why a snapshot is needed instead.
@@ -247,5 +253,7 @@ fn resume(shared: &Shared, text: &str) -> Result<Result<Place, SnapshotReason>, 
     Ok(feed.resume(number).ok_or(SnapshotReason::Compacted))
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

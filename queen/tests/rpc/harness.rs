@@ -104,12 +104,17 @@ impl Session {
     }
 
     pub async fn send(&mut self, frame: Frame) {
+        self.send_at(frame, common::timestamp(std::time::SystemTime::now())).await;
+    }
+
+    /// Sends a frame with what the hive's wall clock says.
+    pub async fn send_at(&mut self, frame: Frame, sampled_at: prost_types::Timestamp) {
         self.sequence += 1;
         let frame = PushTelemetryRequest {
             session: self.session.clone(),
             sequence: self.sequence,
             monotonic_ms: self.opened.elapsed().as_millis() as u64,
-            sampled_at: Some(common::timestamp(std::time::SystemTime::now())),
+            sampled_at: Some(sampled_at),
             frame: Some(frame),
             hive: None,
         };

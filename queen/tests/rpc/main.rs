@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod masks;
+#[cfg(test)]
 #[path = "../../src/fleet/feed/mirror.rs"]
 mod mirror;
 #[cfg(test)]

@@ -26,9 +26,9 @@ pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
 const STALL_LIMIT: Duration = Duration::from_secs(5);
 /// How often that is looked at.
 const STALL_CHECK: Duration = Duration::from_secs(1);
-/// HTTP/2 pings find a dead link: 2 s of silence, then 3 s without an answer.
+/// HTTP/2 pings find a dead link within five seconds: 2 s of silence, then 2.5 s without an answer.
 const PING_EVERY: Duration = Duration::from_secs(2);
-const PING_ANSWER: Duration = Duration::from_secs(3);
+const PING_ANSWER: Duration = Duration::from_millis(2_500);
 /// After a newer session took over, so that twins do not throw each other out in turns.
 const SUPERSEDED_WINDOW: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
 /// The first call of a session.

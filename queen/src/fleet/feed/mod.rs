@@ -1,22 +1,31 @@
 //! The latest-revision index: every object once, at its newest revision. Revisions are allotted inside the one lock
 //! that links the objects, and readers take their upper bound under it, so no number appears behind a cursor.
 
+mod class;
+mod classes;
 mod list;
 #[cfg(test)]
 pub(crate) mod mirror;
+#[cfg(test)]
+mod model;
 mod page;
+mod shelf;
+mod wanted;
 
+pub use class::Class;
+pub use classes::TooManyClasses;
 pub use list::Key;
 pub use page::{Place, Read};
+pub use wanted::Wanted;
 
 use super::filter;
 use super::object;
 use bytes::Bytes;
 use list::Ordered;
-use page::Page;
 use proto::{Filter, WorkerSpec};
+use shelf::Shelf;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -112,15 +121,18 @@ impl Inner {
 pub struct Feed {
     instance: String,
     inner: Mutex<Inner>,
-    pages: Mutex<VecDeque<Arc<Page>>>,
+    shelf: Mutex<Shelf>,
+    classes: Mutex<Vec<Weak<Class>>>,
+    max_classes: usize,
     changed: watch::Sender<u64>,
 }
 
 impl Feed {
-    /// An empty index. `instance` tells this queen's revisions from those of all others.
-    pub fn new(instance: String) -> Self {
-        let (inner, pages) = (Mutex::default(), Mutex::default());
-        Self { instance, inner, pages, changed: watch::Sender::new(0) }
+    /// An empty index. `instance` tells this queen's revisions from those of all others. At most `max_classes`
+    /// different filters and masks are watched at once.
+    pub fn new(instance: String, max_classes: usize) -> Self {
+        let (inner, shelf, classes) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { instance, inner, shelf, classes, max_classes, changed: watch::Sender::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

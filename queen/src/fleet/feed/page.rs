@@ -1,22 +1,19 @@
 //! Reading the index: from a watcher's place to the tip, in messages of bounded size. Watchers that stand at the same
 //! place share one message.
 
+use super::class::{Class, View};
 use super::list::Key;
+use super::shelf::{From, Page};
+use super::wanted::Wanted;
 use super::{Feed, Inner};
 use crate::fleet::object;
 use bytes::{Bytes, BytesMut};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use proto::Filter;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How many objects one page looks at: bounds the time the lock is held for a filter that matches little.
-const SCAN: usize = 8_192;
-/// How many messages are kept for others to share: one for each flush class, and as many again for stragglers.
-const SHARED: usize = 8;
-/// How long a message may be given to others once newer states have come: enough for all watchers of one flush, and
-/// far below what anybody would call old.
-const SHARED_FOR: Duration = Duration::from_millis(25);
+pub(super) const SCAN: usize = 8_192;
 /// Room in a message for what surrounds the objects.
 const ENVELOPE: usize = 128;
 
@@ -31,9 +28,11 @@ pub struct Place {
     cursor: u64,
     beats: u64,
     hint: Option<Key>,
-    /// Removals up to this revision cannot matter: the watcher's snapshot began after them.
+    /// Removals up to this revision cannot matter: everything that was shown so far was looked at after them.
     begun: u64,
     snapshot: bool,
+    /// It reads what its class shows, no longer the index itself.
+    joined: bool,
 }
 
 impl Place {
@@ -45,6 +44,21 @@ impl Place {
     /// The snapshot is complete: from here on merged states are counted.
     pub fn end_snapshot(&mut self) {
         self.snapshot = false;
+    }
+
+    fn from(&self) -> From {
+        (self.cursor, self.beats, self.snapshot)
+    }
+
+    fn is_behind(&self, inner: &Inner) -> bool {
+        inner.forgotten > self.cursor.max(self.begun)
+    }
+
+    fn take(&mut self, page: &Page, tip: (u64, u64)) -> Read {
+        (self.cursor, self.beats, self.hint) = (page.upper, page.beats, page.hint);
+        self.begun = self.begun.min(page.tip);
+        let later = !page.cut && (page.upper, page.beats) != tip;
+        Read::Page { message: page.message.clone(), more: page.cut, later }
     }
 }
 
@@ -65,24 +79,24 @@ pub enum Read {
     Behind,
 }
 
-#[derive(Debug)]
-pub(super) struct Page {
-    from: (u64, u64, bool),
-    upper: u64,
-    beats: u64,
-    hint: Option<Key>,
-    message: Option<Bytes>,
-    cut: bool,
-    made: Instant,
-}
-
+#[derive(Default)]
 struct Gathered {
     parts: Vec<Bytes>,
-    upper: u64,
-    beats: u64,
+    bytes: usize,
+    scanned: u64,
+    /// Objects of which states before the one that is told were not.
+    merged: u64,
     hint: Option<Key>,
     conflated: u64,
-    cut: bool,
+}
+
+/// One object on the way of a reader.
+struct Met {
+    key: Key,
+    revision: u64,
+    size: usize,
+    part: Option<Bytes>,
+    merged: bool,
 }
 
 impl Feed {
@@ -97,110 +111,182 @@ impl Feed {
         (cursor >= inner.forgotten).then(|| Place { cursor, begun: cursor, ..Place::default() })
     }
 
-    /// Reads on from `place`, at most about `max_bytes`.
-    pub fn read(&self, now: Instant, place: &mut Place, filter: Option<&Filter>, max_bytes: usize) -> Read {
-        let from = (place.cursor, place.beats, place.snapshot);
-        let shared = filter.is_none().then(|| self.shared(from)).flatten();
+    /// Reads on from `place`, at most about `max_bytes`. A watcher reads as one of the same class, always.
+    pub fn read(&self, now: Instant, place: &mut Place, class: Option<&Class>, max_bytes: usize) -> Read {
+        match class {
+            None => self.read_all(now, place, max_bytes),
+            Some(class) => self.read_class(now, place, class, max_bytes),
+        }
+    }
+
+    fn read_all(&self, now: Instant, place: &mut Place, max_bytes: usize) -> Read {
+        let shelf = || self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = shelf().find(place.from());
         let inner = self.lock();
-        if inner.forgotten > place.cursor.max(place.begun) {
+        if place.is_behind(&inner) {
             return Read::Behind;
         }
-        let tip = (inner.revision, inner.beat);
-        // An old page is old state, told as if it were news; one from before a removal that has been forgotten shows
-        // what nobody will take back any more.
-        let news =
-            |page: &Page| (page.upper, page.beats) == tip || now.saturating_duration_since(page.made) <= SHARED_FOR;
-        let page = match shared.filter(|page| page.upper >= inner.forgotten && news(page)) {
-            Some(page) => page,
-            None => {
-                let gathered = inner.gather(place, filter, max_bytes);
-                drop(inner);
-                self.assemble(now, from, gathered, filter.is_none())
-            }
-        };
-        (place.cursor, place.beats, place.hint) = (page.upper, page.beats, page.hint);
-        let later = !page.cut && (page.upper, page.beats) != tip;
-        Read::Page { message: page.message.clone(), more: page.cut, later }
-    }
-
-    fn shared(&self, from: (u64, u64, bool)) -> Option<Arc<Page>> {
-        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.iter().rev().find(|page| page.from == from).cloned()
-    }
-
-    fn assemble(&self, made: Instant, from: (u64, u64, bool), gathered: Gathered, share: bool) -> Arc<Page> {
-        let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(gathered.upper), &gathered));
-        let share = share && message.is_some();
-        let Gathered { upper, beats, hint, cut, .. } = gathered;
-        let page = Arc::new(Page { from, upper, beats, hint, message, cut, made });
-        if share {
-            let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-            if pages.len() >= SHARED {
-                pages.pop_front();
-            }
-            pages.push_back(Arc::clone(&page));
+        let tip = inner.tip();
+        if let Some(page) = shared.filter(|page| page.is_news(now, tip, inner.forgotten)) {
+            return place.take(&page, tip);
         }
-        page
+        let everything = Wanted::default();
+        let (mut gathered, upper) = inner.gather(place, &everything, max_bytes);
+        let beats = inner.gather_beats(place, &everything, upper, max_bytes, &mut gathered);
+        drop(inner);
+        let page = Arc::new(self.page(now, place.from(), (upper, beats), tip, &gathered));
+        shelf().keep(&page);
+        place.take(&page, tip)
+    }
+
+    fn read_class(&self, now: Instant, place: &mut Place, class: &Class, max_bytes: usize) -> Read {
+        let (mut view, inner) = (class.view(), self.lock());
+        view.advance(&inner, &class.wanted);
+        // Who holds nothing can begin with what the class shows.
+        place.joined |= place.cursor == 0;
+        if place.is_behind(&inner) {
+            return Read::Behind;
+        }
+        let tip = inner.tip();
+        if !place.joined {
+            return self.read_towards_class(now, place, class, &view, &inner, max_bytes);
+        }
+        let shared = view.shelf.find(place.from());
+        if let Some(page) = shared.filter(|page| page.is_news(now, tip, inner.forgotten)) {
+            return place.take(&page, tip);
+        }
+        let (mut gathered, upper) = view.gather(place, max_bytes);
+        let beats = inner.gather_beats(place, &class.wanted, upper, max_bytes, &mut gathered);
+        drop(inner);
+        let cut_at = (view.reached, tip.1);
+        let mut page = self.page(now, place.from(), (upper, beats), cut_at, &gathered);
+        page.cut |= view.reached != tip.0;
+        let page = Arc::new(page);
+        view.shelf.keep(&page);
+        place.take(&page, tip)
+    }
+
+    /// A watcher that resumes holds objects as they were at its cursor, and the class does not know what it showed of
+    /// them then. So it reads the index itself, as far as the class has read, and from there on what the class shows.
+    fn read_towards_class(
+        &self,
+        now: Instant,
+        place: &mut Place,
+        class: &Class,
+        view: &View,
+        inner: &Inner,
+        max_bytes: usize,
+    ) -> Read {
+        let tip = inner.tip();
+        if view.reached != tip.0 {
+            return Read::Page { message: None, more: true, later: false };
+        }
+        let (mut gathered, upper) = inner.gather(place, &class.wanted, max_bytes);
+        let beats = inner.gather_beats(place, &class.wanted, upper, max_bytes, &mut gathered);
+        if upper == tip.0 {
+            (gathered.hint, place.joined) = (None, true);
+        }
+        let page = self.page(now, place.from(), (upper, beats), tip, &gathered);
+        place.take(&page, tip)
+    }
+
+    fn page(&self, made: Instant, from: From, to: (u64, u64), tip: (u64, u64), gathered: &Gathered) -> Page {
+        let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(to.0), gathered));
+        let ((upper, beats), hint, cut) = (to, gathered.hint, to != tip);
+        Page { from, upper, beats, hint, message, cut, made, tip: tip.0 }
     }
 }
 
 impl Inner {
-    fn gather(&self, place: &Place, filter: Option<&Filter>, max_bytes: usize) -> Gathered {
-        let (mut parts, mut bytes, mut scanned, mut merged) = (Vec::new(), ENVELOPE, 0, 0);
-        let (mut upper, mut hint) = (self.revision, place.hint);
-        let mut objects = self.objects.newer(place.cursor, place.hint).peekable();
-        while let Some((key, number, object)) = objects.next() {
-            scanned += 1;
-            let part = object.seen_by(place.cursor, filter);
-            if let Some(part) = part {
-                bytes += part.len();
-                merged += u64::from(object.prior > place.cursor);
-                parts.push(part);
-            }
-            hint = Some(key);
-            let next = objects.peek().map_or(0, |(_, _, object)| object.bytes.len());
-            if objects.peek().is_some() && (bytes + next > max_bytes || scanned >= SCAN) {
-                upper = number;
-                break;
-            }
-        }
-        let mut beats = place.beats;
-        if upper == self.revision {
-            beats = self.gather_beats(place.beats, filter, max_bytes.saturating_sub(bytes), &mut parts);
-        }
-        // Every state has its own revision: those that no object stands at any more were replaced.
-        let conflated = match filter {
-            _ if place.snapshot => 0,
-            None => (upper - place.cursor).saturating_sub(scanned as u64),
-            Some(_) => merged,
-        };
-        let cut = (upper, beats) != (self.revision, self.beat);
-        Gathered { parts, upper, beats, hint, conflated, cut }
+    /// What the index holds: the newest revision and the newest beat.
+    fn tip(&self) -> (u64, u64) {
+        (self.revision, self.beat)
     }
 
-    /// Adds what is new among the beats; answers how far it got.
-    fn gather_beats(&self, cursor: u64, filter: Option<&Filter>, mut room: usize, parts: &mut Vec<Bytes>) -> u64 {
-        let mut reached = cursor;
-        for (_, number, (hive, bytes)) in self.beats.newer(cursor, None) {
-            if bytes.len() > room && !parts.is_empty() {
+    /// Objects from a place on, and the revision that was reached.
+    fn gather(&self, place: &Place, wanted: &Wanted, max_bytes: usize) -> (Gathered, u64) {
+        let newer = self.objects.newer(place.cursor, place.hint).map(|(key, revision, object)| Met {
+            key,
+            revision,
+            size: object.bytes.len(),
+            part: object.seen_by(place.cursor, wanted),
+            merged: object.prior > place.cursor,
+        });
+        let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes);
+        let upper = stopped.unwrap_or(self.revision);
+        // Every state has its own revision: those that no object stands at any more were replaced.
+        gathered.conflated = match wanted.filter {
+            _ if place.snapshot => 0,
+            None if wanted.mask.is_none() => (upper - place.cursor).saturating_sub(gathered.scanned),
+            _ => gathered.merged,
+        };
+        (gathered, upper)
+    }
+
+    /// Adds what is new among the beats, if the objects are all there; answers how far it got.
+    fn gather_beats(&self, place: &Place, wanted: &Wanted, upper: u64, max_bytes: usize, into: &mut Gathered) -> u64 {
+        let mut reached = place.beats;
+        if upper != self.revision {
+            return reached;
+        }
+        for (_, number, (hive, bytes)) in self.beats.newer(place.beats, None) {
+            if into.bytes + bytes.len() > max_bytes && !into.parts.is_empty() {
                 return reached;
             }
             reached = number;
-            if filter.is_none_or(|filter| crate::fleet::filter::matches_hive(filter, hive)) {
-                room = room.saturating_sub(bytes.len());
-                parts.push(bytes.clone());
+            if let Some(part) = wanted.beat(hive, bytes) {
+                into.bytes += part.len();
+                into.parts.push(part);
             }
         }
         self.beat
     }
 }
 
+impl View {
+    /// What the class shows from a place on, and the revision that was reached.
+    fn gather(&self, place: &Place, max_bytes: usize) -> (Gathered, u64) {
+        let newer = self.objects.newer(place.cursor, place.hint).map(|(key, revision, shown)| Met {
+            key,
+            revision,
+            size: shown.bytes.len(),
+            part: (!shown.gone || shown.created <= place.cursor).then(|| shown.bytes.clone()),
+            merged: shown.prior > place.cursor,
+        });
+        let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes);
+        gathered.conflated = if place.snapshot { 0 } else { gathered.merged };
+        (gathered, stopped.unwrap_or(self.reached))
+    }
+}
+
+impl Gathered {
+    /// Takes objects until a page is full; answers the revision at which it stopped, if it did.
+    fn fill(newer: impl Iterator<Item = Met>, hint: Option<Key>, max_bytes: usize) -> (Self, Option<u64>) {
+        let mut gathered = Self { bytes: ENVELOPE, hint, ..Self::default() };
+        let mut newer = newer.peekable();
+        while let Some(met) = newer.next() {
+            gathered.scanned += 1;
+            if let Some(part) = met.part {
+                gathered.bytes += part.len();
+                gathered.merged += u64::from(met.merged);
+                gathered.parts.push(part);
+            }
+            gathered.hint = Some(met.key);
+            let full = |next: &Met| gathered.bytes + next.size > max_bytes || gathered.scanned >= SCAN as u64;
+            if newer.peek().is_some_and(full) {
+                return (gathered, Some(met.revision));
+            }
+        }
+        (gathered, None)
+    }
+}
+
 impl super::Object {
     /// What a watcher that has read up to `cursor` must be told, if anything.
-    fn seen_by(&self, cursor: u64, filter: Option<&Filter>) -> Option<Bytes> {
-        let matches = filter.is_none_or(|filter| self.subject.matches(filter));
+    fn seen_by(&self, cursor: u64, wanted: &Wanted) -> Option<Bytes> {
+        let matches = wanted.matches(&self.subject);
         if !self.gone && matches {
-            return Some(self.bytes.clone());
+            return Some(wanted.cut(&self.bytes));
         }
         // It can only hold what was there at its cursor, and that matched then: now, or before the last change of
         // what filters look at.

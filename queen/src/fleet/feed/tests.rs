@@ -2,7 +2,7 @@
 
 use super::mirror::Mirror;
 use super::*;
-use crate::fleet::object;
+use crate::fleet::{Mask, object};
 use prost::Message;
 use proto::{Freshness, WatchResponse};
 
@@ -18,18 +18,18 @@ fn subject(name: u32, model: &str, state: i32) -> Subject {
 }
 
 /// A feed, and the keys of the workers in it.
-struct Bench {
-    feed: Feed,
+pub(super) struct Bench {
+    pub feed: Feed,
     keys: HashMap<u32, Key>,
-    now: Instant,
+    pub now: Instant,
 }
 
 impl Bench {
-    fn new() -> Self {
-        Self { feed: Feed::new("q1".into()), keys: HashMap::new(), now: Instant::now() }
+    pub fn new() -> Self {
+        Self { feed: Feed::new("q1".into(), 4), keys: HashMap::new(), now: Instant::now() }
     }
 
-    fn put(&mut self, name: u32, model: &str, state: i32) {
+    pub fn put(&mut self, name: u32, model: &str, state: i32) {
         let subject = subject(name, model, state);
         let Subject::Worker { spec, .. } = &subject else { return };
         let bytes = object::worker(&spec.encode_to_vec(), None, state, Freshness::Live, "");
@@ -39,15 +39,15 @@ impl Bench {
         self.keys.insert(name, key);
     }
 
-    fn remove(&mut self, name: u32) {
+    pub fn remove(&mut self, name: u32) {
         if let Some(key) = self.keys.remove(&name) {
             self.feed.write(self.now).remove(key);
         }
     }
 
     /// Reads one page; false at the tip, `None` when behind.
-    fn page(&self, place: &mut Place, filter: Option<&Filter>, max: usize, mirror: &mut Mirror) -> Option<bool> {
-        match self.feed.read(self.now, place, filter, max) {
+    pub fn page(&self, place: &mut Place, class: Option<&Class>, max: usize, mirror: &mut Mirror) -> Option<bool> {
+        match self.feed.read(self.now, place, class, max) {
             Read::Behind => None,
             Read::Page { message, more, .. } => {
                 if let Some(message) = message {
@@ -58,8 +58,15 @@ impl Bench {
         }
     }
 
-    fn tip(&self, place: &mut Place, filter: Option<&Filter>, mirror: &mut Mirror) {
-        while self.page(place, filter, 400, mirror).unwrap() {}
+    pub fn tip(&self, place: &mut Place, class: Option<&Class>, mirror: &mut Mirror) {
+        while self.page(place, class, 400, mirror).unwrap() {}
+    }
+
+    /// The class of those who want this, which must not be everything.
+    pub fn class(&self, filter: Option<&Filter>, paths: &[&str]) -> Arc<Class> {
+        let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+        let mask = Mask::compile(&paths).unwrap();
+        self.feed.class(Wanted { filter: filter.cloned(), mask }).unwrap().unwrap()
     }
 
     /// What a watcher with this filter must hold.
@@ -105,6 +112,8 @@ fn w2_w7_every_watcher_that_keeps_reading_ends_in_the_right_state() {
         let mut bench = Bench::new();
         let only_a = Filter { model: "a".into(), ..Filter::default() };
         let filters = [None, Some(&only_a)];
+        let class = bench.class(Some(&only_a), &[]);
+        let class_of = |filter: &Option<_>| filter.map(|_| class.as_ref());
         let mut watchers: Vec<(Place, Mirror)> =
             filters.iter().map(|_| (bench.feed.start(), Mirror::default())).collect();
         for _ in 0..400 {
@@ -117,12 +126,12 @@ fn w2_w7_every_watcher_that_keeps_reading_ends_in_the_right_state() {
             // Each watcher reads a little, now and then.
             for (filter, (place, mirror)) in filters.iter().zip(&mut watchers) {
                 if dice.roll(4) == 0 {
-                    bench.page(place, *filter, 300, mirror).unwrap();
+                    bench.page(place, class_of(filter), 300, mirror).unwrap();
                 }
             }
         }
         for (filter, (place, mirror)) in filters.iter().zip(&mut watchers) {
-            bench.tip(place, *filter, mirror);
+            bench.tip(place, class_of(filter), mirror);
             assert_eq!(mirror.names(), bench.truth(*filter), "seed {seed}, filter {filter:?}");
         }
     }
@@ -213,20 +222,21 @@ fn w5_at_the_end_of_a_snapshot_nothing_is_missing() {
 fn w7_leaving_the_filter_is_a_removal_for_those_who_may_hold_it() {
     let mut bench = Bench::new();
     let only_a = Filter { model: "a".into(), ..Filter::default() };
+    let class = bench.class(Some(&only_a), &[]);
     bench.put(1, "a", 2);
     bench.put(2, "b", 2);
     let (mut place, mut mirror) = (bench.feed.start(), Mirror::default());
-    bench.tip(&mut place, Some(&only_a), &mut mirror);
+    bench.tip(&mut place, Some(&class), &mut mirror);
     assert_eq!(mirror.names(), ["box/llm/1"]);
     bench.put(1, "b", 2);
     bench.put(3, "a", 2);
     bench.put(3, "b", 2);
     bench.remove(2);
-    bench.tip(&mut place, Some(&only_a), &mut mirror);
+    bench.tip(&mut place, Some(&class), &mut mirror);
     assert_eq!(mirror.names(), Vec::<&str>::new());
     assert_eq!(mirror.removed, ["box/llm/1"], "2 and 3 were never shown");
     bench.put(1, "b", 2);
-    bench.tip(&mut place, Some(&only_a), &mut mirror);
+    bench.tip(&mut place, Some(&class), &mut mirror);
     assert_eq!(mirror.removed.len(), 1, "it is told once");
 }
 

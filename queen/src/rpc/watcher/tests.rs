@@ -13,10 +13,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-fn shared() -> (Shared, watch::Sender<Bytes>) {
+/// A queen without a port, and who makes its bookmarks.
+pub(super) fn shared(instance: &str, now: Instant, places: usize) -> (Shared, watch::Sender<Bytes>) {
     let (sender, bookmarks) = watch::channel(Bytes::new());
     let config = Config::default();
-    let fleet = Arc::new(Fleet::new(&config, "q1".into(), Instant::now()));
+    let fleet = Arc::new(Fleet::new(&config, instance.into(), now));
     let ways = Ways::new(|hive| Err(NoTunnel::Absent(hive.clone())));
     let shared = Shared {
         reserving: Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace)),
@@ -24,7 +25,7 @@ fn shared() -> (Shared, watch::Sender<Bytes>) {
         config: Arc::new(config),
         stopping: CancellationToken::new(),
         bookmarks,
-        places: Arc::new(Semaphore::new(1)),
+        places: Arc::new(Semaphore::new(places)),
         tunnels: Arc::default(),
         cut: Arc::new(AtomicU64::new(0)),
     };
@@ -37,7 +38,7 @@ fn request(resume_after: &str) -> WatchRequest {
 
 #[tokio::test(start_paused = true)]
 async fn w6_a_reader_that_blocks_is_cut_after_30_s_and_counted() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let (out, mut messages) = mpsc::channel(1);
     let watcher = Watcher::new(shared.clone(), request(""), out).unwrap();
     let began = tokio::time::Instant::now();
@@ -50,7 +51,7 @@ async fn w6_a_reader_that_blocks_is_cut_after_30_s_and_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn w6_a_watcher_that_was_cut_gives_its_place_back_although_nobody_reads_that() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let blocked = super::super::watch::open(&shared, request("")).unwrap();
     assert!(super::super::watch::open(&shared, request("")).is_err(), "there is one place");
     tokio::time::sleep(BLOCKED + Duration::from_secs(1)).await;
@@ -60,7 +61,7 @@ async fn w6_a_watcher_that_was_cut_gives_its_place_back_although_nobody_reads_th
 
 #[tokio::test]
 async fn a_watcher_whose_client_leaves_ends() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let (out, messages) = mpsc::channel(1);
     let watcher = tokio::spawn(Watcher::new(shared, request(""), out).unwrap().run());
     drop(messages);
@@ -69,7 +70,7 @@ async fn a_watcher_whose_client_leaves_ends() {
 
 #[tokio::test]
 async fn w3_a_resume_goes_on_or_says_why_not() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     one_hive(&shared.fleet, Instant::now(), vec![cpu(1.0)]);
     let tip = shared.fleet.feed().revision();
     let reason = |text: &str| {
@@ -89,7 +90,7 @@ async fn w3_a_resume_goes_on_or_says_why_not() {
 
 #[tokio::test]
 async fn a_resume_sends_no_snapshot() {
-    let (shared, _bookmarks) = shared();
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let now = Instant::now();
     let mut session = one_hive(&shared.fleet, now, vec![cpu(1.0)]);
     let tip = shared.fleet.feed().name_revision(shared.fleet.feed().revision());
@@ -107,10 +108,10 @@ async fn a_resume_sends_no_snapshot() {
 }
 
 #[test]
-fn intervals_are_rounded_up_to_a_class() {
+fn intervals_are_rounded_up() {
     let ms = Duration::from_millis;
     for (asked, given) in [(1, 50), (50, 50), (51, 250), (251, 1_000), (60_000, 1_000)] {
-        assert_eq!(class(ms(asked)), Some(ms(given)), "{asked}");
+        assert_eq!(interval(ms(asked)), Some(ms(given)), "{asked}");
     }
-    assert_eq!(class(Duration::ZERO), None);
+    assert_eq!(interval(Duration::ZERO), None);
 }

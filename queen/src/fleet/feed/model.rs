@@ -1,0 +1,371 @@
+//! The index against a model that knows every state there ever was: objects come, change and go, removals are
+//! forgotten, queens restart, and watchers of every kind read, pause, leave and come back.
+
+use super::*;
+use crate::fleet::{Mask, object};
+use crate::histories::{Client, History, Lens, Log, Object as Seen, check, no_repeats, reached, revision};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use prost::Message;
+use proto::watch_response::Event;
+use proto::{Bookmark, Freshness, Hive, ProcessStats, SnapshotBegin, SnapshotEnd, SnapshotReason};
+use proto::{Update, WatchResponse, Worker};
+use std::collections::BTreeMap;
+
+/// Cases in the short form, and with `LONG=1`.
+const CASES: (u32, u32) = (100, 20_000);
+/// Watchers in each case, one for each wish and a second one for some.
+const WATCHERS: usize = 9;
+/// So many workers that come and go make the index forget.
+const CHURN: u32 = TOMBSTONES_MIN as u32 + 40;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put { name: u8, model: u8, state: i32, cpu: u8 },
+    Remove { name: u8 },
+    Hive { name: u8, hostname: u8 },
+    Beat { name: u8 },
+    Churn,
+    Wait { seconds: u64 },
+    Read { watcher: usize, pages: u8, bytes: usize },
+    Bookmark { watcher: usize },
+    Open { watcher: usize, wish: usize },
+    Resume { watcher: usize },
+    List { watcher: usize },
+    Restart { lost: u8 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let watcher = 0..WATCHERS;
+    prop_oneof![
+        12 => (0..8_u8, 0..3_u8, 1..4_i32, 0..3_u8)
+            .prop_map(|(name, model, state, cpu)| Step::Put { name, model, state, cpu }),
+        4 => (0..10_u8).prop_map(|name| Step::Remove { name }),
+        2 => (0..2_u8, 0..3_u8).prop_map(|(name, hostname)| Step::Hive { name, hostname }),
+        2 => (0..2_u8).prop_map(|name| Step::Beat { name }),
+        1 => Just(Step::Churn),
+        1 => (0..400_u64).prop_map(|seconds| Step::Wait { seconds }),
+        12 => (watcher.clone(), 1..4_u8, 150..900_usize)
+            .prop_map(|(watcher, pages, bytes)| Step::Read { watcher, pages, bytes }),
+        2 => watcher.clone().prop_map(|watcher| Step::Bookmark { watcher }),
+        1 => (watcher.clone(), 0..WISHES).prop_map(|(watcher, wish)| Step::Open { watcher, wish }),
+        3 => watcher.clone().prop_map(|watcher| Step::Resume { watcher }),
+        1 => watcher.prop_map(|watcher| Step::List { watcher }),
+        1 => any::<u8>().prop_map(|lost| Step::Restart { lost }),
+    ]
+}
+
+const WISHES: usize = 6;
+
+/// What there is to wish for; the queen's words for it.
+fn wanted(wish: usize) -> Wanted {
+    let model = |model: &str| Some(Filter { model: model.into(), ..Filter::default() });
+    let (filter, paths): (_, &[&str]) = match wish {
+        0 => (None, &[]),
+        1 => (model("a"), &[]),
+        2 => (Some(Filter { state: 2, ..Filter::default() }), &[]),
+        3 => (None, &["workers.state"]),
+        4 => (model("b"), &["workers.stats.cpu_pct", "hives"]),
+        _ => (Some(Filter { hive: "h1".into(), ..Filter::default() }), &["workers.spec.model", "beats"]),
+    };
+    let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+    Wanted { filter, mask: Mask::compile(&paths).unwrap() }
+}
+
+/// The same in the checkers' words.
+fn lens(wish: usize, object: &Seen) -> Option<Seen> {
+    let is = |worker: &Worker, model: &str| worker.spec.as_ref().unwrap().model.as_deref() == Some(model);
+    let named = |worker: &Worker| {
+        let spec = worker.spec.clone().unwrap();
+        WorkerSpec { hive: spec.hive, group: spec.group, instance: spec.instance, ..WorkerSpec::default() }
+    };
+    let told = |worker: Worker| Some(Seen::Worker(Box::new(worker)));
+    match object {
+        Seen::Worker(worker) => match wish {
+            1 if !is(worker, "a") => None,
+            2 if worker.state != 2 => None,
+            3 => told(Worker { spec: Some(named(worker)), state: worker.state, ..Worker::default() }),
+            4 if !is(worker, "b") => None,
+            4 => {
+                let cpu_pct = worker.stats.as_ref().unwrap().cpu_pct;
+                let stats = Some(ProcessStats { cpu_pct, ..ProcessStats::default() });
+                told(Worker { spec: Some(named(worker)), stats, ..Worker::default() })
+            }
+            5 if worker.spec.as_ref().unwrap().hive != "h1" => None,
+            5 => {
+                let model = worker.spec.as_ref().unwrap().model.clone();
+                told(Worker { spec: Some(WorkerSpec { model, ..named(worker) }), ..Worker::default() })
+            }
+            _ => Some(object.clone()),
+        },
+        Seen::Hive(hive) if wish == 5 && hive.id != "h1" => None,
+        Seen::Hive(hive) if wish == 3 || wish == 5 => {
+            Some(Seen::Hive(Box::new(Hive { id: hive.id.clone(), ..Hive::default() })))
+        }
+        Seen::Hive(_) => Some(object.clone()),
+    }
+}
+
+struct Reader {
+    wish: usize,
+    class: Option<Arc<Class>>,
+    place: Place,
+    history: History,
+    open: bool,
+    in_snapshot: bool,
+}
+
+struct Model {
+    feed: Feed,
+    runs: u32,
+    now: Instant,
+    keys: BTreeMap<String, Key>,
+    objects: BTreeMap<String, (Subject, Bytes)>,
+    beats: BTreeMap<String, Key>,
+    log: Log,
+    readers: Vec<Reader>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let feed = Feed::new("q0".into(), WISHES);
+        let reader = |index: usize| Reader {
+            wish: index % WISHES,
+            class: None,
+            place: feed.start(),
+            history: History::default(),
+            open: false,
+            in_snapshot: false,
+        };
+        let readers = (0..WATCHERS).map(reader).collect();
+        let (keys, objects, beats) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { feed, runs: 1, now: Instant::now(), keys, objects, beats, log: Log::default(), readers }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Put { name, model, state, cpu } => self.put_worker(name.into(), model, state, cpu),
+            Step::Remove { name } if name < 8 => self.remove(&worker_name(name.into())),
+            Step::Remove { name } => self.remove(&format!("h{}", name - 8)),
+            Step::Hive { name, hostname } => {
+                let hive = Hive { id: format!("h{name}"), hostname: hostname.to_string(), ..Hive::default() };
+                self.put(Subject::Hive { id: Arc::from(hive.id.as_str()) }, object::hive(&hive));
+            }
+            Step::Beat { name } => {
+                let hive = format!("h{name}");
+                let bytes = object::beat(&proto::HiveBeat { hive: hive.clone(), ..proto::HiveBeat::default() });
+                let key = self.feed.write(self.now).beat(self.beats.get(&hive).copied(), &Arc::from(&*hive), bytes);
+                self.beats.insert(hive, key);
+            }
+            Step::Churn => (100..100 + CHURN).for_each(|name| {
+                self.put_worker(name, 0, 2, 0);
+                self.remove(&worker_name(name));
+            }),
+            Step::Wait { seconds } => {
+                self.now += Duration::from_secs(seconds);
+                self.feed.forget(self.now);
+            }
+            Step::Read { watcher, pages, bytes } => {
+                for _ in 0..pages {
+                    self.read(watcher, bytes);
+                }
+            }
+            Step::Bookmark { watcher } => self.bookmark(watcher),
+            Step::Open { watcher, wish } => {
+                self.judge(watcher);
+                let reader = &mut self.readers[watcher];
+                (reader.wish, reader.history) = (wish, History::default());
+                self.open(watcher);
+            }
+            Step::Resume { watcher } => self.open(watcher),
+            Step::List { watcher } => self.list(watcher),
+            Step::Restart { lost } => self.restart(lost),
+        }
+    }
+
+    fn put_worker(&mut self, name: u32, model: u8, state: i32, cpu: u8) {
+        let spec = WorkerSpec {
+            hive: format!("h{}", name % 2),
+            group: "g".into(),
+            instance: name.to_string(),
+            model: Some(["a", "b", "c"][usize::from(model)].into()),
+            ..WorkerSpec::default()
+        };
+        let stats = ProcessStats { cpu_pct: Some(cpu.into()), ..ProcessStats::default() };
+        let bytes = object::worker(&spec.encode_to_vec(), Some(&stats), state, Freshness::Live, "");
+        self.put(Subject::Worker { spec: Arc::new(spec), state }, bytes);
+    }
+
+    fn put(&mut self, subject: Subject, bytes: Bytes) {
+        let name = subject.name();
+        let refiltered = self.objects.get(&name).is_none_or(|(before, _)| !same_to_filters(before, &subject));
+        let key =
+            self.feed.write(self.now).put(self.keys.get(&name).copied(), subject.clone(), bytes.clone(), refiltered);
+        self.keys.insert(name.clone(), key);
+        let told = Update::decode(bytes.clone()).unwrap();
+        self.objects.insert(name.clone(), (subject, bytes));
+        let worker = told.workers.into_iter().map(|worker| Seen::Worker(Box::new(worker))).next();
+        let state = worker.or_else(|| told.hives.into_iter().map(|hive| Seen::Hive(Box::new(hive))).next());
+        self.log.note(self.feed.instance(), self.feed.revision(), &name, state);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(key) = self.keys.remove(name) {
+            self.objects.remove(name);
+            self.feed.write(self.now).remove(key);
+            self.log.note(self.feed.instance(), self.feed.revision(), name, None);
+        }
+    }
+
+    /// Another queen, which hears of the same objects but some.
+    fn restart(&mut self, lost: u8) {
+        self.feed = Feed::new(format!("q{}", self.runs), WISHES);
+        self.runs += 1;
+        self.keys.clear();
+        self.beats.clear();
+        for (number, (_, (subject, bytes))) in std::mem::take(&mut self.objects).into_iter().enumerate() {
+            if number >= 8 || lost & (1 << number) == 0 {
+                self.put(subject, bytes);
+            }
+        }
+        self.readers.iter_mut().for_each(|reader| reader.open = false);
+    }
+
+    fn say(&mut self, watcher: usize, event: Event) {
+        self.readers[watcher].history.heard(Duration::ZERO, WatchResponse { event: Some(event) });
+    }
+
+    fn begin(&mut self, watcher: usize, reason: SnapshotReason) {
+        let reader = &mut self.readers[watcher];
+        (reader.place, reader.in_snapshot) = (self.feed.start(), true);
+        self.say(watcher, Event::SnapshotBegin(SnapshotBegin { reason: reason.into() }));
+    }
+
+    /// Opens, after the last revision that was read.
+    fn open(&mut self, watcher: usize) {
+        let reader = &mut self.readers[watcher];
+        let after = reader.history.client().revision;
+        reader.history.ended(Duration::ZERO);
+        reader.history.opened(Duration::ZERO, &after);
+        (reader.open, reader.in_snapshot, reader.class) = (true, false, None);
+        reader.class = self.feed.class(wanted(reader.wish)).unwrap();
+        match revision(&after) {
+            None => self.begin(watcher, SnapshotReason::Initial),
+            Some((instance, _)) if instance != self.feed.instance() => {
+                self.begin(watcher, SnapshotReason::QueenRestarted);
+            }
+            Some((_, number)) => match self.feed.resume(number) {
+                Some(place) => self.readers[watcher].place = place,
+                None => self.begin(watcher, SnapshotReason::Compacted),
+            },
+        }
+    }
+
+    /// Lists everything instead of watching, and goes on from there.
+    fn list(&mut self, watcher: usize) {
+        self.judge(watcher);
+        let (wish, now) = (self.readers[watcher].wish, self.feed.name_revision(self.feed.revision()));
+        self.readers[watcher].history = History::default();
+        let lens = |object: &Seen| lens(wish, object);
+        let mut update = Update { revision: now.clone(), ..Update::default() };
+        for object in self.log.last(self.feed.instance(), &lens).into_values() {
+            match object {
+                Seen::Worker(worker) => update.workers.push(*worker),
+                Seen::Hive(hive) => update.hives.push(*hive),
+            }
+        }
+        self.readers[watcher].history.opened(Duration::ZERO, "");
+        self.say(watcher, Event::SnapshotBegin(SnapshotBegin { reason: SnapshotReason::Initial.into() }));
+        self.say(watcher, Event::Update(update));
+        self.say(watcher, Event::SnapshotEnd(SnapshotEnd { revision: now }));
+        self.open(watcher);
+    }
+
+    fn bookmark(&mut self, watcher: usize) {
+        let reader = &self.readers[watcher];
+        if reader.open && !reader.in_snapshot {
+            let revision = self.feed.name_revision(reader.place.cursor());
+            self.say(watcher, Event::Bookmark(Bookmark { revision, ..Bookmark::default() }));
+        }
+    }
+
+    /// Reads one page as a watcher does; whether there is more.
+    fn read(&mut self, watcher: usize, bytes: usize) -> bool {
+        let reader = &mut self.readers[watcher];
+        if !reader.open {
+            return false;
+        }
+        match self.feed.read(self.now, &mut reader.place, reader.class.as_deref(), bytes) {
+            Read::Behind => {
+                self.begin(watcher, SnapshotReason::FellBehind);
+                true
+            }
+            Read::Page { message, more, later } => {
+                if let Some(message) = message {
+                    reader.history.heard(Duration::ZERO, WatchResponse::decode(message).unwrap());
+                }
+                if !more && std::mem::take(&mut reader.in_snapshot) {
+                    reader.place.end_snapshot();
+                    let revision = self.feed.name_revision(reader.place.cursor());
+                    self.say(watcher, Event::SnapshotEnd(SnapshotEnd { revision }));
+                }
+                more || later
+            }
+        }
+    }
+
+    /// Everything that can be said of a history so far.
+    fn judge(&self, watcher: usize) {
+        let reader = &self.readers[watcher];
+        let lens: Lens<'_> = &|object: &Seen| lens(reader.wish, object);
+        let found = check(&reader.history, &self.log, lens);
+        // Without a class, or before it has come into one, a watcher is told of what changed, be it as it was.
+        let found = if reader.wish == 0 { found } else { found.and_then(|()| no_repeats(&reader.history)) };
+        found.unwrap_or_else(|fault| panic!("watcher {watcher}, wish {}: {fault}", reader.wish));
+    }
+
+    /// Lets everybody read to the end, and judges.
+    fn finish(&mut self) {
+        // What others were given a moment ago is not given any more.
+        self.now += Duration::from_secs(1);
+        for watcher in 0..WATCHERS {
+            if !self.readers[watcher].open {
+                self.open(watcher);
+            }
+            while self.read(watcher, 700) {}
+            self.judge(watcher);
+            let reader = &self.readers[watcher];
+            let lens: Lens<'_> = &|object: &Seen| lens(reader.wish, object);
+            let last = self.log.last(self.feed.instance(), lens);
+            reached(&reader.history, &last)
+                .unwrap_or_else(|fault| panic!("watcher {watcher}, wish {}: {fault}", reader.wish));
+        }
+    }
+}
+
+fn worker_name(name: u32) -> String {
+    format!("h{}/g/{name}", name % 2)
+}
+
+/// Whether no filter can tell two states apart.
+fn same_to_filters(a: &Subject, b: &Subject) -> bool {
+    match (a, b) {
+        (Subject::Worker { spec: a, state: before }, Subject::Worker { spec: b, state }) => a == b && before == state,
+        _ => true,
+    }
+}
+
+#[test]
+fn w1_to_w7_hold_whatever_happens() {
+    let cases = if std::env::var_os("LONG").is_some() { CASES.1 } else { CASES.0 };
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let steps = proptest::collection::vec(step(), 1..160);
+    let ran = TestRunner::new(config).run(&steps, |steps| {
+        let mut model = Model::new();
+        steps.into_iter().for_each(|step| model.take(step));
+        model.finish();
+        Ok(())
+    });
+    ran.unwrap();
+    assert_eq!(Client::default().revision, "");
+}

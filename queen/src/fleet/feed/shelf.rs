@@ -1,0 +1,62 @@
+//! Pages that were made once and are given to every watcher that stands at the same place.
+
+use super::list::Key;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How many messages are kept for others to share: one for each flush class, and as many again for stragglers.
+const SHARED: usize = 8;
+/// How long a message may be given to others once newer states have come: enough for all watchers of one flush, and
+/// far below what anybody would call old.
+const SHARED_FOR: Duration = Duration::from_millis(25);
+
+/// Where a page begins: the cursor, the beats, and whether it is part of a snapshot.
+pub(super) type From = (u64, u64, bool);
+
+/// A message, and where it ends.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub from: From,
+    pub upper: u64,
+    pub beats: u64,
+    pub hint: Option<Key>,
+    pub message: Option<Bytes>,
+    pub cut: bool,
+    pub made: Instant,
+    /// The newest revision when it was made: it shows nothing that had been removed by then.
+    pub tip: u64,
+}
+
+impl Page {
+    /// Whether it may be given to somebody now, when the index stands at `tip` (revision, beats). An old page is old
+    /// state, told as if it were news; one from before a removal that has been forgotten sends its reader back to the
+    /// beginning.
+    pub fn is_news(&self, now: Instant, tip: (u64, u64), forgotten: u64) -> bool {
+        let fresh = (self.upper, self.beats) == tip || now.saturating_duration_since(self.made) <= SHARED_FOR;
+        fresh && self.tip >= forgotten
+    }
+}
+
+/// The pages that are kept.
+#[derive(Debug, Default)]
+pub(super) struct Shelf(VecDeque<Arc<Page>>);
+
+impl Shelf {
+    /// The newest page that begins there.
+    pub fn find(&self, from: From) -> Option<Arc<Page>> {
+        self.0.iter().rev().find(|page| page.from == from).cloned()
+    }
+
+    /// Keeps a page, if it says anything.
+    pub fn keep(&mut self, page: &Arc<Page>) {
+        if page.message.is_none() {
+            return;
+        }
+        if self.0.len() >= SHARED {
+            self.0.pop_front();
+        }
+        self.0.push_back(Arc::clone(page));
+    }
+}

@@ -1,0 +1,38 @@
+//! What a watcher wants to be told: which objects, and what of them.
+
+use super::Subject;
+use crate::fleet::Mask;
+use crate::fleet::filter;
+use bytes::Bytes;
+use proto::Filter;
+
+/// A filter and a mask; absent, they let everything pass.
+#[derive(Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Which objects.
+    pub filter: Option<Filter>,
+    /// What of them.
+    pub mask: Option<Mask>,
+}
+
+impl Wanted {
+    /// Whether there is nothing to leave out.
+    pub fn is_everything(&self) -> bool {
+        self.filter.is_none() && self.mask.is_none()
+    }
+
+    pub(super) fn matches(&self, subject: &Subject) -> bool {
+        self.filter.as_ref().is_none_or(|filter| subject.matches(filter))
+    }
+
+    /// What is told of an object.
+    pub(super) fn cut(&self, part: &Bytes) -> Bytes {
+        self.mask.as_ref().map_or_else(|| part.clone(), |mask| mask.cut(part))
+    }
+
+    /// What is told of a hive that was heard from.
+    pub(super) fn beat(&self, hive: &str, part: &Bytes) -> Option<Bytes> {
+        let wanted = self.filter.as_ref().is_none_or(|filter| filter::matches_hive(filter, hive));
+        (wanted && self.mask.as_ref().is_none_or(Mask::has_beats)).then(|| self.cut(part))
+    }
+}
