@@ -1,6 +1,7 @@
 //! The lives of all workers of this hive: who is here, who is being started, who is leaving. Each step of a life is a
 //! file of its own; this one keeps the table and publishes the roster.
 
+mod claim;
 mod entry;
 mod health;
 mod launch;
@@ -15,6 +16,7 @@ mod stop;
 mod wait;
 mod watch;
 
+pub use claim::Claim;
 pub(super) use entry::{Entry, Names, Table};
 pub(super) use launch::footing;
 pub(super) use leave::sentence;
@@ -26,10 +28,11 @@ pub use stop::StopError;
 pub(super) use stop::go_on as go_on_stopping;
 pub(super) use watch::{session_of, watch as watch_worker};
 
-use super::cgroup::{Ground, SliceError, check_slice};
+use super::cgroup::{Ground, SliceError};
 use super::journal::Journal;
 use super::lock::{LockError, SliceLock};
-use super::record::{self, Records};
+use super::mend::mend;
+use super::record::Records;
 use super::{adopt, flood, logs, procfs};
 use crate::gpus::GpuView;
 use crate::roster::{Finding, Member, Roster};
@@ -71,7 +74,7 @@ pub enum OpenError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The state directory, or procfs.
-    #[error("open {}", .path.display())]
+    #[error("open {}{}", .path.display(), mend(.source))]
     State {
         /// What was opened.
         path: PathBuf,
@@ -108,27 +111,41 @@ pub(super) struct Inner {
     table: Mutex<Table>,
     roster: Sender<Arc<Roster>>,
     _lock: SliceLock,
+    _claim: Claim,
 }
 
 impl Life {
-    /// Locks the slice, finds out what this machine offers, and takes over the workers of an earlier hive.
-    /// `gpus` tells who holds GPU memory.
+    /// Locks the state directory, then does what [`Life::open_claimed`] does.
     pub async fn open(
         config: LifeConfig,
         gpus: Receiver<Arc<GpuView>>,
         stopping: CancellationToken,
     ) -> Result<Self, OpenError> {
-        check_slice(&config.slice)?;
+        let claim = Claim::take(&config).await?;
+        Self::open_claimed(claim, config, gpus, stopping).await
+    }
+
+    /// Locks the slice, finds out what this machine offers, and takes over the workers of an earlier hive.
+    /// `gpus` tells who holds GPU memory.
+    pub async fn open_claimed(
+        claimed: Claim,
+        config: LifeConfig,
+        gpus: Receiver<Arc<GpuView>>,
+        stopping: CancellationToken,
+    ) -> Result<Self, OpenError> {
         super::sys::remember_open_files();
         let at = |path: &std::path::Path| {
             let path = path.to_owned();
             move |source| OpenError::State { path, source }
         };
-        record::make_private(&config.state_dir).map_err(at(&config.state_dir))?;
         let boot_id = procfs::boot_id(&config.proc_root).map_err(at(&config.proc_root))?;
         let (ground, lock) = claim(&config).await?;
-        let journal = Journal::open(&config.state_dir, &config.hive, &boot_id).map_err(at(&config.state_dir))?;
-        let records = Records::open(&config.state_dir).map_err(at(&config.state_dir))?;
+        let read = async {
+            let records = Records::open(&config.state_dir).map_err(at(&config.state_dir))?;
+            let journal = Journal::open(&config.state_dir, &config.hive, &boot_id).map_err(at(&config.state_dir))?;
+            Ok((records, journal))
+        };
+        let (records, journal) = read.await.inspect_err(|_: &OpenError| vacate(&ground))?;
         let inner = Arc::new(Inner {
             config,
             gpus,
@@ -141,6 +158,7 @@ impl Life {
             table: Mutex::default(),
             roster: Sender::new(Arc::default()),
             _lock: lock,
+            _claim: claimed,
         });
         adopt::adopt(&inner);
         inner.tracker.spawn(adopt::rescan(inner.clone()));
@@ -243,10 +261,15 @@ impl Inner {
     /// Takes away what was made for no worker.
     fn leave(&self) {
         adopt::sweep(self);
-        if let Some(root) = &self.ground.root {
-            // Fails, as it should, while a worker lives in it.
-            let _ = std::fs::remove_dir(root);
-        }
+        vacate(&self.ground);
+    }
+}
+
+/// Gives an empty slice up.
+fn vacate(ground: &Ground) {
+    if let Some(root) = &ground.root {
+        // Fails, as it should, while a worker lives in it.
+        let _ = std::fs::remove_dir(root);
     }
 }
 

@@ -6,6 +6,7 @@ mod finding;
 mod flooding;
 mod giving;
 mod limits;
+mod opening;
 mod readiness;
 mod restarting;
 mod returning;
