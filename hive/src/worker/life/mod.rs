@@ -26,7 +26,7 @@ pub(super) use restart::{Wait, policy, wait_for_start};
 pub use start::{StartError, Started};
 pub use stop::StopError;
 pub(super) use stop::go_on as go_on_stopping;
-pub(super) use watch::{session_of, watch as watch_worker};
+pub(super) use watch::{session, watch as watch_worker};
 
 use super::cgroup::{Ground, SliceError};
 use super::journal::Journal;
@@ -73,6 +73,9 @@ pub enum OpenError {
     /// Another hive holds the slice, or the lock cannot be had.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Workers of an earlier hive, of which it cannot be told whether they live.
+    #[error(transparent)]
+    Unread(#[from] adopt::Unread),
     /// The state directory, or procfs.
     #[error("open {}{}", .path.display(), mend(.source))]
     State {
@@ -142,10 +145,11 @@ impl Life {
         let (ground, lock) = claim(&config).await?;
         let read = async {
             let records = Records::open(&config.state_dir).map_err(at(&config.state_dir))?;
+            let judged = adopt::judge(&config, &boot_id, &records).await?;
             let journal = Journal::open(&config.state_dir, &config.hive, &boot_id).map_err(at(&config.state_dir))?;
-            Ok((records, journal))
+            Ok((records, judged, journal))
         };
-        let (records, journal) = read.await.inspect_err(|_: &OpenError| vacate(&ground))?;
+        let (records, judged, journal) = read.await.inspect_err(|_: &OpenError| vacate(&ground))?;
         let inner = Arc::new(Inner {
             config,
             gpus,
@@ -160,7 +164,7 @@ impl Life {
             _lock: lock,
             _claim: claimed,
         });
-        adopt::adopt(&inner);
+        adopt::adopt(&inner, judged);
         inner.tracker.spawn(adopt::rescan(inner.clone()));
         inner.tracker.spawn(flood::watch(inner.clone()));
         Ok(Self(Arc::new(Handle(inner))))

@@ -7,7 +7,9 @@ use crate::worker::cgroup::Cgroup;
 use crate::worker::procfs;
 use crate::worker::sys::{self, Ended};
 use common::WorkerId;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
@@ -90,7 +92,8 @@ async fn first_process(inner: &Inner, pidfd: Arc<OwnedFd>, footing: &Footing) ->
 
 async fn until_empty(cgroup: &Cgroup) {
     // Another directory of the same name is not this worker's.
-    let lives = || cgroup.is_same() && cgroup.populated().unwrap_or(true);
+    // What cannot be read is not known to be empty.
+    let lives = || cgroup.same().unwrap_or(true) && cgroup.populated().unwrap_or(true);
     if !lives() {
         return;
     }
@@ -110,19 +113,24 @@ async fn until_empty(cgroup: &Cgroup) {
     }
 }
 
-/// Without a cgroup, a worker is its session: gone when nobody is left in that.
+/// Without a cgroup, a worker is its session: gone when nobody is left in that. One that cannot be read is not known to
+/// be empty.
 async fn until_alone(inner: &Inner, leader: i32, start_ticks: u64) {
-    while !session_of(inner, leader, start_ticks).is_empty() {
+    while session(&inner.config.proc_root, leader, start_ticks).map_or(true, |left| !left.is_empty()) {
         tokio::time::sleep(END_POLL).await;
     }
 }
 
+/// The live processes of a worker's session, as far as they can be read.
+pub fn session_of(inner: &Inner, leader: i32, start_ticks: u64) -> Vec<i32> {
+    session(&inner.config.proc_root, leader, start_ticks).unwrap_or_default()
+}
+
 /// The live processes of a worker's session. The kernel gives the leader's pid to nobody while the session lasts, so
 /// a process of that pid with another start time means that the session is over.
-pub fn session_of(inner: &Inner, leader: i32, start_ticks: u64) -> Vec<i32> {
-    let root = &inner.config.proc_root;
+pub fn session(root: &Path, leader: i32, start_ticks: u64) -> io::Result<Vec<i32>> {
     match procfs::stat(root, leader) {
-        Ok(found) if found.start_ticks != start_ticks => Vec::new(),
-        _ => procfs::session(root, leader),
+        Ok(found) if found.start_ticks != start_ticks => Ok(Vec::new()),
+        _ => procfs::read_session(root, leader),
     }
 }
