@@ -1,7 +1,7 @@
 //! Patience with a child between clone and exec: how long its next word is waited for, and what becomes of it after
 //! that. A frozen cgroup, or a disk of the network that does not answer, can hold it for ever.
 
-use super::parts::{Child, Fault, Step};
+use super::parts::{Fault, Step};
 use super::word::{self, Word};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -94,7 +94,7 @@ fn readable(pipe: &impl AsFd, length: Duration) -> bool {
 
 /// Kills a child that has not executed anything, and reaps it if it ends soon.
 #[cfg(all(target_os = "linux", not(rbee_plain)))]
-pub fn end(child: &Child) {
+pub fn end(child: &super::parts::Child) {
     use super::pidfd;
     let _ = pidfd::send(child.pidfd.as_fd(), nix::sys::signal::Signal::SIGKILL);
     // A pidfd is readable at the end of its process.
