@@ -34,7 +34,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use worker::{Life, LifeConfig, OpenError};
+use worker::{Claim, Life, LifeConfig, OpenError};
 
 /// Why a hive cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,8 @@ pub struct Hive {
 }
 
 impl Hive {
-    /// Locks the slice, adopts the workers in it, binds the socket. `stopping` ends everything that follows.
+    /// Locks the state directory and binds the socket; then locks the slice and adopts the workers in it. A start that
+    /// is refused has touched nothing of another hive's. `stopping` ends everything that follows.
     pub async fn open(config: Config, stopping: CancellationToken) -> Result<Self, HiveError> {
         raise_open_files();
         let life = LifeConfig {
@@ -73,9 +74,14 @@ impl Hive {
             proc_root: config.proc_root.clone(),
         };
         let gpus = watch::Sender::default();
-        let life = Life::open(life, gpus.subscribe(), stopping.clone()).await.map_err(HiveError::Open)?;
-        life.begin_observing(config.observe.clone());
+        let claim = Claim::take(&life).await.map_err(HiveError::Open)?;
         let listener = socket::bind(&config.socket).await.map_err(HiveError::Socket)?;
+        let opened = Life::open_claimed(claim, life, gpus.subscribe(), stopping.clone()).await;
+        let life = opened.map_err(|error| {
+            socket::unbind(&config.socket);
+            HiveError::Open(error)
+        })?;
+        life.begin_observing(config.observe.clone());
         Ok(Self { config, life, gpus, listener, stopping })
     }
 
@@ -174,3 +180,6 @@ fn raise_open_files() {
         tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,6 +65,12 @@ pub async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     Ok(listener)
 }
 
+/// Removes what a hive has bound that does not begin after all.
+pub fn unbind(path: &Path) {
+    // The next hive would remove it too.
+    let _ = std::fs::remove_file(path);
+}
+
 /// Whether somebody listens at a path, and goes on listening.
 async fn answers(path: &Path) -> bool {
     for _ in 0..ANSWERS_MAX {

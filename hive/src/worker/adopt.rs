@@ -2,17 +2,21 @@
 //! recorded, from their cgroups. The latter are reported and never signalled unasked.
 
 mod ended;
+mod judge;
+
+pub use judge::{Judged, Unread, judge};
 
 use super::cgroup::{self, Cgroup};
 use super::journal::News;
 use super::life::{Entry, Inner, Names};
 use super::record::{Process, Record};
-use super::{command, life, model, procfs, sys};
+use super::{command, life, model, procfs};
 use crate::roster::{Footing, Member};
 use common::WorkerId;
+use judge::Traces;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
@@ -20,9 +24,9 @@ use tracing::{info, warn};
 const RESCAN_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Takes over every recorded worker that still lives and tells of those that do not; then looks for others.
-pub fn adopt(inner: &Arc<Inner>) {
-    for (id, record) in inner.records.load() {
-        match alive(inner, &id, &record) {
+pub fn adopt(inner: &Arc<Inner>, judged: Vec<Judged>) {
+    for Judged { id, record, traces } in judged {
+        match traces {
             Some(traces) => take_over(inner, &id, &record, traces),
             None => ended::follow_up(inner, &id, record),
         }
@@ -61,63 +65,6 @@ pub async fn rescan(inner: Arc<Inner>) {
             }
         }
     }
-}
-
-/// What is left of a recorded worker.
-struct Traces {
-    process: Process,
-    /// `None`: its first process is gone, others in its cgroup live.
-    pidfd: Option<OwnedFd>,
-    cgroup: Option<Cgroup>,
-}
-
-fn alive(inner: &Inner, id: &WorkerId, record: &Record) -> Option<Traces> {
-    if record.boot_id != inner.boot_id {
-        return None;
-    }
-    let home = record.cgroup.as_ref().map(|home| Cgroup { path: home.path.clone(), inode: home.inode });
-    let cgroup = home.filter(|cgroup| cgroup.is_same() && cgroup.populated().unwrap_or(false));
-    let recorded = record.process.filter(|process| process.start_ticks > 0);
-    let pidfd = recorded.and_then(|process| identified(inner, process.pid, process.start_ticks));
-    match (&cgroup, &pidfd, record.process) {
-        // Its first process is gone and it has no cgroup: it may still be its session.
-        (None, None, Some(process)) if record.cgroup.is_none() => {
-            let goes_on = remains(inner, id, process);
-            goes_on.then_some(Traces { process, pidfd: None, cgroup: None })
-        }
-        (None, None, _) => None,
-        (_, _, Some(process)) => Some(Traces { process, pidfd, cgroup }),
-        // The hive was killed between the start and its record: the oldest process is the first one.
-        (Some(found), _, None) => {
-            let process = oldest(inner, found)?;
-            let pidfd = identified(inner, process.pid, process.start_ticks);
-            Some(Traces { process, pidfd, cgroup })
-        }
-        (None, Some(_), None) => None,
-    }
-}
-
-/// Whether processes of this worker go on in its session. A session of that number could by now be somebody else's, so
-/// one of them must bear the worker's name.
-fn remains(inner: &Inner, id: &WorkerId, process: Process) -> bool {
-    let root = &inner.config.proc_root;
-    let mark = life::mark(&inner.config, id);
-    let session = life::session_of(inner, process.pid, process.start_ticks);
-    session.into_iter().any(|pid| procfs::environment(root, pid).iter().any(|variable| *variable == mark.as_bytes()))
-}
-
-/// A pidfd of exactly this process: its start time is looked at after opening, so a reused pid is not taken for it.
-fn identified(inner: &Inner, pid: i32, start_ticks: u64) -> Option<OwnedFd> {
-    let pidfd = sys::open(pid).ok()?;
-    procfs::runs(&inner.config.proc_root, pid, start_ticks).then_some(pidfd)
-}
-
-fn oldest(inner: &Inner, cgroup: &Cgroup) -> Option<Process> {
-    let root = &inner.config.proc_root;
-    let found = cgroup.processes().into_iter().filter_map(|pid| Some((procfs::stat(root, pid).ok()?.start_ticks, pid)));
-    let (start_ticks, pid) = found.min()?;
-    let started = procfs::start_time(start_ticks).unwrap_or_else(SystemTime::now);
-    Some(Process::new(pid, start_ticks, started))
 }
 
 fn take_over(inner: &Arc<Inner>, id: &WorkerId, record: &Record, traces: Traces) {
@@ -162,8 +109,10 @@ fn find(inner: &Arc<Inner>) {
         if inner.table().knows(&id) || !cgroup.populated().unwrap_or(false) {
             continue;
         }
-        let Some(process) = oldest(inner, &cgroup) else { continue };
-        let pidfd = identified(inner, process.pid, process.start_ticks);
+        // What cannot be read now is found at the next look.
+        let root = &inner.config.proc_root;
+        let Ok(Some(process)) = judge::oldest(root, &cgroup) else { continue };
+        let Ok(pidfd) = judge::identified(root, process.pid, process.start_ticks) else { continue };
         let entry = found_entry(inner, &id, process, pidfd, cgroup);
         if !admit_unknown(inner, entry) {
             continue;

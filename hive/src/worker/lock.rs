@@ -1,13 +1,19 @@
-//! Who owns a slice: one lock in the state directory, and one on the slice's cgroup directory where there is one.
-//! The file holds "PID START_TICKS" of the owner, so that others can judge whether the slice has a live one.
+//! Who owns a slice: one lock in the state directory, and one on the slice's cgroup directory where there is one; who
+//! owns the state directory is `state`'s matter. The file holds "PID START_TICKS" of the owner, so that others can judge whether the slice has a live one.
 
+mod state;
+
+pub use state::StateLock;
+
+use super::mend::mend;
 use super::procfs;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tracing::warn;
 
 /// How long a lock that another hive holds is asked for again: the time that a stopping hive may need.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,8 +31,30 @@ pub enum LockError {
         /// The other hive's process, if it could be told.
         pid: Option<i32>,
     },
+    /// Another hive lives in the state directory.
+    #[error(
+        "lock state directory {}: hive {hive} holds it, {}; stop that hive or use another --state-dir",
+        .state_dir.display(), holder(.pid)
+    )]
+    Owned {
+        /// The state directory.
+        state_dir: PathBuf,
+        /// The other hive's name, as far as it could be told.
+        hive: String,
+        /// Its process, if it could be told.
+        pid: Option<i32>,
+    },
+    /// The state directory cannot be locked at all.
+    #[error("lock the state directory by {}{}", .path.display(), mend(.source))]
+    State {
+        /// The lock file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The lock cannot be taken at all.
-    #[error("lock slice at {}", .path.display())]
+    #[error("lock slice at {}{}", .path.display(), mend(.source))]
     Failed {
         /// What was to be locked.
         path: PathBuf,
@@ -57,9 +85,7 @@ impl SliceLock {
             slice: slice.to_owned(),
             pid: fs::read_to_string(&path).ok().and_then(|text| text.split_whitespace().next()?.parse().ok()),
         })?;
-        let pid = i32::try_from(std::process::id()).unwrap_or_default();
-        let ticks = procfs::stat(proc_root, pid).map_or(0, |own| own.start_ticks);
-        held.set_len(0).and_then(|()| held.write_all(format!("{pid} {ticks}\n").as_bytes())).map_err(at)?;
+        note_owner(&mut held, &path, proc_root, "");
         Ok(Self { _file: held, directory: None })
     }
 
@@ -76,6 +102,18 @@ impl SliceLock {
             }
             Err(_) => Err(LockError::Held { slice: slice.to_owned(), pid: holder_of(proc_root, inode) }),
         }
+    }
+}
+
+/// Writes down who holds a lock. It is held all the same on a disk that does not take that.
+fn note_owner(held: &mut Flock<File>, path: &Path, proc_root: &Path, more: &str) {
+    let pid = i32::try_from(std::process::id()).unwrap_or_default();
+    let ticks = procfs::stat(proc_root, pid).map_or(0, |own| own.start_ticks);
+    let text = format!("{pid} {ticks}{more}\n");
+    // Over what is there: a full disk has room for that, and for nothing that was cut off before.
+    let written = held.write_all_at(text.as_bytes(), 0).and_then(|()| held.set_len(text.len() as u64));
+    if let Err(error) = written {
+        warn!(path = %path.display(), %error, "the lock is held, but its file does not name this hive");
     }
 }
 

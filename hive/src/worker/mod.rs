@@ -12,6 +12,7 @@ mod life;
 pub mod limits;
 mod lock;
 pub mod logs;
+mod mend;
 pub mod model;
 pub mod observe;
 pub mod procfs;
@@ -23,6 +24,6 @@ mod testing;
 mod vram;
 
 pub use journal::Journal;
-pub use life::{Life, LifeConfig, OpenError, RestartError, StartError, Started, StopError};
+pub use life::{Claim, Life, LifeConfig, OpenError, RestartError, StartError, Started, StopError};
 pub use lock::LockError;
 pub use sys::remember_open_files;

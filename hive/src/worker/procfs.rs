@@ -1,5 +1,6 @@
 //! What procfs says about one process: the few fields that make up its identity.
 
+use super::cgroup::is_gone;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -50,14 +51,37 @@ pub fn wait_status(root: &Path, pid: i32, start_ticks: u64) -> Option<i32> {
     std::str::from_utf8(last).ok()?.trim_end().parse().ok()
 }
 
+/// The same where it must be known: an error when it cannot be read.
+pub fn lives(root: &Path, pid: i32, start_ticks: u64) -> io::Result<bool> {
+    match stat(root, pid) {
+        Ok(found) => Ok(found.start_ticks == start_ticks && !found.is_dead()),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Every live process of a session. Costs a walk over all processes.
+///
+/// # Errors
+/// When they cannot be read, but for those that this hive may not look at (proc(5), hidepid): they are not its own.
+pub fn read_session(root: &Path, leader: i32) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        match stat(root, pid) {
+            Ok(stat) if stat.session == leader && !stat.is_dead() => found.push(pid),
+            Ok(_) => {}
+            Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The same, as far as it can be read.
+#[cfg(test)]
 pub fn session(root: &Path, leader: i32) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| stat(root, *pid).is_ok_and(|found| found.session == leader && !found.is_dead()))
-        .collect()
+    read_session(root, leader).unwrap_or_default()
 }
 
 /// The kernel's id of this boot.
@@ -113,8 +137,16 @@ fn since_boot_now() -> Option<Duration> {
 
 /// The environment that a process was executed with, one `KEY=value` each; empty where it may not be read.
 pub fn environment(root: &Path, pid: i32) -> Vec<Vec<u8>> {
-    let bytes = std::fs::read(root.join(pid.to_string()).join("environ")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+    told_environment(root, pid).unwrap_or_default()
+}
+
+/// The same where it must be known: empty when the process is gone or may not be looked at, and so is another user's.
+pub fn told_environment(root: &Path, pid: i32) -> io::Result<Vec<Vec<u8>>> {
+    match std::fs::read(root.join(pid.to_string()).join("environ")) {
+        Ok(bytes) => Ok(bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()),
+        Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A command line of one process, one argument each; empty for the kernel's own and the dead.

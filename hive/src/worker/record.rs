@@ -2,6 +2,7 @@
 //! and synced before a start, completed after it, removed after the end. Beside each record lies the request that the
 //! worker was started with; it may hold secrets, so only the owner can read it.
 
+mod load;
 mod wire;
 
 use super::cgroup::Cgroup;
@@ -15,10 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tracing::warn;
 
-/// Records that cannot be read are kept under this ending, for people.
-const UNREADABLE: &str = "unreadable";
 /// The ending of what a worker was started with.
 const REQUEST: &str = "request";
 
@@ -76,6 +74,9 @@ pub struct Record {
     /// Its present run has been ready.
     #[serde(default)]
     pub was_ready: bool,
+    /// How its first process ended, when others of it live on.
+    #[serde(default, with = "wire::exit")]
+    pub first_exit: Option<proto::ExitCause>,
     /// Kills at its memory limit that were told as events.
     #[serde(default)]
     pub oom_told: u64,
@@ -220,9 +221,9 @@ impl Records {
         make_private(&directory)?;
         let draft = directory.join(format!(".{name}"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, directory.join(name))?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        let written = written.and_then(|()| fs::rename(&draft, directory.join(name)));
+        written.inspect_err(|_| drop(fs::remove_file(&draft)))?;
         File::open(&directory)?.sync_all()
     }
 
@@ -245,48 +246,6 @@ impl Records {
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Every record. One that cannot be read is set aside with a warning; half-written drafts are dropped, and so are
-    /// requests without a record.
-    pub fn load(&self) -> Vec<(WorkerId, Record)> {
-        let mut found = Vec::new();
-        for group in entries(&self.root) {
-            for path in entries(&group) {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-                if name.starts_with('.') {
-                    let _ = fs::remove_file(&path);
-                } else if name.ends_with(&format!(".{REQUEST}")) {
-                    if !path.with_extension("json").exists() && !path.with_extension(UNREADABLE).exists() {
-                        let _ = fs::remove_file(&path);
-                    }
-                } else if name.ends_with(".json") {
-                    match read(&path) {
-                        Ok(record) => found.push(record),
-                        Err(error) => {
-                            warn!(path = %path.display(), %error, "record set aside: not readable");
-                            let _ = fs::rename(&path, path.with_extension(UNREADABLE));
-                        }
-                    }
-                }
-            }
-        }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        found
-    }
-}
-
-fn read(path: &Path) -> io::Result<(WorkerId, Record)> {
-    let record: Record = serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)?;
-    let id = record.id().map_err(io::Error::other)?;
-    // A copy under another name would be the same worker twice.
-    if !path.ends_with(Path::new(id.group()).join(format!("{}.json", id.instance()))) {
-        return Err(io::Error::other(format!("it is the record of {id}")));
-    }
-    Ok((id, record))
-}
-
-fn entries(path: &Path) -> Vec<PathBuf> {
-    fs::read_dir(path).map(|found| found.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
 
 /// A directory that only its owner may look into.

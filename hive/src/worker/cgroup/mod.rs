@@ -80,9 +80,19 @@ impl Cgroup {
         Ok(Self { path: path.to_owned(), inode: fs::metadata(path)?.ino() })
     }
 
-    /// Whether the directory is still the one that was made, not another of the same name.
+    /// Whether the directory is still the one that was made, not another of the same name. One that cannot be looked at
+    /// is not known to be.
     pub fn is_same(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+        self.same().unwrap_or(false)
+    }
+
+    /// The same, with the error when it cannot be looked at.
+    pub fn same(&self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(found) => Ok(found.ino() == self.inode),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The directory itself, to clone into.
@@ -102,20 +112,37 @@ impl Cgroup {
             Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
             // Gone altogether, or a directory without the kernel's files.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(!self.processes().is_empty()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(!self.listed()?.is_empty()),
             Err(error) => Err(error),
         }
     }
 
-    /// The processes in it and below it; what vanishes meanwhile is left out.
+    /// The processes in it and below it; what vanishes meanwhile, or cannot be read, is left out.
     pub fn processes(&self) -> Vec<i32> {
         let mut found = Vec::new();
-        walk(&self.path, 0, &mut |directory| {
-            let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-            // Zero stands for a process of another pid namespace, which cannot be named from here.
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
-        });
+        walk(&self.path, 0, &mut |directory| found.extend(pids(directory).unwrap_or_default()));
         found
+    }
+
+    /// The same, or the error when one of its directories cannot be read.
+    pub fn listed(&self) -> io::Result<Vec<i32>> {
+        let (mut found, mut failed) = (Vec::new(), None);
+        let mut waiting = vec![(self.path.clone(), 0)];
+        while let Some((directory, depth)) = waiting.pop() {
+            match pids(&directory) {
+                Ok(pids) => found.extend(pids),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => failed = Some(error),
+            }
+            if depth < DEPTH_MAX {
+                match below(&directory) {
+                    Ok(more) => waiting.extend(more.into_iter().map(|path| (path, depth + 1))),
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        failed.map_or(Ok(found), Err)
     }
 
     /// How often the kernel killed in it because of its memory limit; `None` without the controller.
@@ -188,9 +215,23 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
 }
 
+/// The processes in one directory. Zero stands for one of another pid namespace, which cannot be named from here.
+fn pids(directory: &Path) -> io::Result<Vec<i32>> {
+    let text = fs::read_to_string(directory.join("cgroup.procs"))?;
+    Ok(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect())
+}
+
 fn directories(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect()
+    below(path).unwrap_or_default()
+}
+
+fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(path)?;
+    Ok(entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect())
 }
 
 /// Visits a directory before those below it.

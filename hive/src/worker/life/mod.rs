@@ -1,13 +1,17 @@
 //! The lives of all workers of this hive: who is here, who is being started, who is leaving. Each step of a life is a
 //! file of its own; this one keeps the table and publishes the roster.
 
+mod claim;
 mod draining;
 mod entry;
+mod first;
 mod health;
 mod launch;
+mod launching;
 mod leave;
 mod notice;
 mod oom;
+mod outside;
 mod release;
 mod request;
 mod restart;
@@ -16,6 +20,7 @@ mod stop;
 mod wait;
 mod watch;
 
+pub use claim::Claim;
 pub(super) use entry::{Entry, Names, Table};
 pub(super) use launch::footing;
 pub(super) use leave::sentence;
@@ -25,13 +30,14 @@ pub(super) use restart::{Wait, policy, wait_for_start};
 pub use start::{StartError, Started};
 pub use stop::StopError;
 pub(super) use stop::go_on as go_on_stopping;
-pub(super) use watch::{session_of, watch as watch_worker};
+pub(super) use watch::{session, watch as watch_worker};
 
-use super::cgroup::{Ground, SliceError, check_slice};
+use super::cgroup::{Ground, SliceError};
 use super::drain::Drain;
 use super::journal::Journal;
 use super::lock::{LockError, SliceLock};
-use super::record::{self, Records};
+use super::mend::mend;
+use super::record::Records;
 use super::{adopt, flood, logs, procfs};
 use crate::gpus::GpuView;
 use crate::roster::{Finding, Member, Roster};
@@ -39,12 +45,17 @@ use common::{HiveId, WorkerId};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How often a slice that a leaving hive has just removed is made again before the hive gives up.
 const CLAIM_ATTEMPTS: u32 = 5;
+
+/// How long a stopping hive waits for its tasks. A disk that does not answer would keep it for ever, and a service manager
+/// waits for 10 s.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// What this wing needs to know.
 #[derive(Debug, Clone)]
@@ -72,8 +83,11 @@ pub enum OpenError {
     /// Another hive holds the slice, or the lock cannot be had.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Workers of an earlier hive, of which it cannot be told whether they live.
+    #[error(transparent)]
+    Unread(#[from] adopt::Unread),
     /// The state directory, or procfs.
-    #[error("open {}", .path.display())]
+    #[error("open {}{}", .path.display(), mend(.source))]
     State {
         /// What was opened.
         path: PathBuf,
@@ -111,27 +125,42 @@ pub(super) struct Inner {
     table: Mutex<Table>,
     roster: Sender<Arc<Roster>>,
     _lock: SliceLock,
+    _claim: Claim,
 }
 
 impl Life {
-    /// Locks the slice, finds out what this machine offers, and takes over the workers of an earlier hive.
-    /// `gpus` tells who holds GPU memory.
+    /// Locks the state directory, then does what [`Life::open_claimed`] does.
     pub async fn open(
         config: LifeConfig,
         gpus: Receiver<Arc<GpuView>>,
         stopping: CancellationToken,
     ) -> Result<Self, OpenError> {
-        check_slice(&config.slice)?;
+        let claim = Claim::take(&config).await?;
+        Self::open_claimed(claim, config, gpus, stopping).await
+    }
+
+    /// Locks the slice, finds out what this machine offers, and takes over the workers of an earlier hive.
+    /// `gpus` tells who holds GPU memory.
+    pub async fn open_claimed(
+        claimed: Claim,
+        config: LifeConfig,
+        gpus: Receiver<Arc<GpuView>>,
+        stopping: CancellationToken,
+    ) -> Result<Self, OpenError> {
         super::sys::remember_open_files();
         let at = |path: &std::path::Path| {
             let path = path.to_owned();
             move |source| OpenError::State { path, source }
         };
-        record::make_private(&config.state_dir).map_err(at(&config.state_dir))?;
         let boot_id = procfs::boot_id(&config.proc_root).map_err(at(&config.proc_root))?;
         let (ground, lock) = claim(&config).await?;
-        let journal = Journal::open(&config.state_dir, &config.hive, &boot_id).map_err(at(&config.state_dir))?;
-        let records = Records::open(&config.state_dir).map_err(at(&config.state_dir))?;
+        let read = async {
+            let records = Records::open(&config.state_dir).map_err(at(&config.state_dir))?;
+            let judged = adopt::judge(&config, &boot_id, &records).await?;
+            let journal = Journal::open(&config.state_dir, &config.hive, &boot_id).map_err(at(&config.state_dir))?;
+            Ok((records, judged, journal))
+        };
+        let (records, judged, journal) = read.await.inspect_err(|_: &OpenError| vacate(&ground))?;
         let drain = Drain::open(&config.state_dir);
         let inner = Arc::new(Inner {
             config,
@@ -146,8 +175,9 @@ impl Life {
             table: Mutex::default(),
             roster: Sender::new(Arc::default()),
             _lock: lock,
+            _claim: claimed,
         });
-        adopt::adopt(&inner);
+        adopt::adopt(&inner, judged);
         inner.tracker.spawn(adopt::rescan(inner.clone()));
         inner.tracker.spawn(flood::watch(inner.clone()));
         Ok(Self(Arc::new(Handle(inner))))
@@ -188,12 +218,14 @@ impl Life {
         &self.inner().boot_id
     }
 
-    /// Waits for the stop token, then until every task of this wing has ended. Workers live on.
+    /// Waits for the stop token, then until every task of this wing has ended, but not for ever. Workers live on.
     pub async fn closed(&self) {
         let inner = self.inner();
         inner.stopping.cancelled().await;
         inner.tracker.close();
-        inner.tracker.wait().await;
+        if tokio::time::timeout(CLOSING, inner.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = inner.tracker.len(), "not every task of the workers has ended; they are left");
+        }
         // Not left to the last owner: a client's connection may outlive this process's patience.
         inner.leave();
     }
@@ -239,6 +271,7 @@ impl Inner {
         let here = table.live.values().filter(|entry| !entry.leaving);
         let mut members: Vec<Arc<Member>> = here.map(|entry| entry.member.clone()).collect();
         members.extend(table.observed.members().cloned());
+        members.extend(table.launching.values().filter_map(|launching| launching.shown.clone()));
         members.sort_by_key(|member| member.slot);
         self.roster.send_replace(Arc::new(Roster { members }));
     }
@@ -248,10 +281,15 @@ impl Inner {
     /// Takes away what was made for no worker.
     fn leave(&self) {
         adopt::sweep(self);
-        if let Some(root) = &self.ground.root {
-            // Fails, as it should, while a worker lives in it.
-            let _ = std::fs::remove_dir(root);
-        }
+        vacate(&self.ground);
+    }
+}
+
+/// Gives an empty slice up.
+fn vacate(ground: &Ground) {
+    if let Some(root) = &ground.root {
+        // Fails, as it should, while a worker lives in it.
+        let _ = std::fs::remove_dir(root);
     }
 }
 

@@ -105,6 +105,7 @@ impl Inner {
         record.process = None;
         record.cgroup = None;
         record.was_ready = false;
+        record.first_exit = None;
         record.oom_told = 0;
         if state != proto::WorkerState::Starting {
             record.asked = None;
@@ -197,7 +198,12 @@ async fn start_again(inner: &Arc<Inner>, id: &WorkerId, slot: Slot, wait: Wait) 
         Ok(launched) => {
             enter(inner, id, launched, Beginning { kind, words, probation: false });
         }
-        Err(error) => not_started(inner, id, slot, error),
+        // The next hive goes on here, too.
+        Err(_) if inner.stopping.is_cancelled() => inner.not_launched(id),
+        Err(error) => {
+            inner.not_launched(id);
+            not_started(inner, id, slot, error);
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //! ever signalled by a pidfd that was checked to be the worker's.
 
 use super::entry::{Entry, Standing};
+use super::launching::give_up_again;
+use super::outside::Session;
 use super::{Inner, Life, leave, watch};
 use crate::roster::{Footing, Slot};
 use crate::worker::cgroup::Cgroup;
@@ -21,6 +23,9 @@ use tracing::{info, warn};
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the kill is repeated meanwhile: what forked in between is caught by the next one.
 const KILL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a worker that is just being started again may take to have a process, or none after all: the driver's time to
+/// release GPU memory, and a little.
+const STAND_PATIENCE: Duration = Duration::from_secs(15);
 /// Who stopped a worker, when the caller does not say.
 const SOMEBODY: &str = "a caller who gave no name";
 
@@ -38,6 +43,12 @@ pub enum StopError {
     /// The hive stops first; the worker may live on.
     #[error("stop {0}: this hive is stopping")]
     Stopping(WorkerId),
+    /// It has no process yet that could be ended.
+    #[error(
+        "stop {0}: it is just being started, and that cannot be given up at once: it ends before it begins, or is \
+         stopped as soon as it has a process; ask again"
+    )]
+    Starting(WorkerId),
     /// It is only looked at.
     #[error(
         "{0}: observed, not started by rbee: end it where it was started; `rbee observe --end {0}` only looks away"
@@ -58,6 +69,8 @@ pub(super) struct Target {
     footing: Option<Footing>,
     pidfd: Option<Arc<OwnedFd>>,
     cgroup: Option<Cgroup>,
+    /// It was started here, so that its session is its own.
+    ours: bool,
     /// Those of its processes that hold GPU memory.
     held: BTreeSet<u32>,
     standing: Receiver<Standing>,
@@ -80,7 +93,14 @@ impl Life {
             return Err(StopError::Observed(id.clone()));
         }
         let asked = Asked { by: named(by), grace_millis: millis(grace), again: false };
-        let mut target = match mark(&inner, id, &asked) {
+        let mut marked = mark(&inner, id, &asked);
+        if marked.is_none() {
+            if let Some(cause) = inner.give_up(id, &asked.by).await? {
+                return Ok(Some(cause));
+            }
+            marked = mark(&inner, id, &asked);
+        }
+        let mut target = match marked {
             None => return Ok(None),
             Some(Marked::Waited(cause)) => return Ok(Some(cause)),
             Some(Marked::Lives(target)) => target,
@@ -135,6 +155,9 @@ pub(super) fn mark(inner: &Arc<Inner>, id: &WorkerId, asked: &Asked) -> Option<M
     }
     let target = Target::of(id, entry);
     if news {
+        if !asked.again {
+            give_up_again(&table, id);
+        }
         inner.publish(&table);
         drop(table);
         inner.save_aside(id);
@@ -194,7 +217,7 @@ pub(super) async fn end(
     target: &mut Target,
     grace: Duration,
 ) -> Result<Option<proto::ExitCause>, StopError> {
-    if let Some(cause) = target.stand(inner).await {
+    if let Some(cause) = target.stand(inner).await? {
         return Ok(Some(cause));
     }
     target.remember_gpus(inner);
@@ -212,7 +235,11 @@ pub(super) async fn end(
             return Ok(Some(cause));
         }
     }
-    Err(StopError::Survives { pids: target.processes(inner), id: target.id.clone() })
+    let mut pids = target.processes(inner);
+    pids.extend(target.session().map(|session| session.outside(inner, &pids)).unwrap_or_default());
+    pids.sort_unstable();
+    pids.dedup();
+    Err(StopError::Survives { pids, id: target.id.clone() })
 }
 
 impl Target {
@@ -227,6 +254,7 @@ impl Target {
             footing: entry.member.footing.clone(),
             pidfd: entry.pidfd.clone(),
             cgroup: entry.cgroup.clone(),
+            ours: entry.record.is_some(),
             held: entry.gpu_holders.clone(),
             standing,
         }
@@ -237,21 +265,24 @@ impl Target {
     }
 
     /// Waits until a worker that is just being started has a process, or none after all.
-    async fn stand(&mut self, inner: &Inner) -> Option<proto::ExitCause> {
+    async fn stand(&mut self, inner: &Inner) -> Result<Option<proto::ExitCause>, StopError> {
         if self.footing.is_some() {
-            return None;
+            return Ok(None);
         }
         let run = self.run;
-        let news = self.standing.wait_for(|now| now.gone || now.run != run).await;
+        let news = self.standing.wait_for(|now| now.gone || now.run != run);
+        let Ok(news) = tokio::time::timeout(STAND_PATIENCE, news).await else {
+            return Err(StopError::Starting(self.id.clone()));
+        };
         let now = news.map(|now| now.clone()).unwrap_or_default();
         if now.gone {
-            return now.ended.or_else(|| Some(proto::ExitCause::default()));
+            return Ok(now.ended.or_else(|| Some(proto::ExitCause::default())));
         }
         let found = inner.table().entry(&self.id, self.slot).map(|entry| Self::of(&self.id, entry));
         if let Some(found) = found {
             *self = found;
         }
-        None
+        Ok(None)
     }
 
     /// How its run ended, if it does within this time.
@@ -282,14 +313,17 @@ impl Target {
         match &self.cgroup {
             Some(cgroup) if cgroup.is_same() => {
                 cgroup.kill();
-                self.signal_outside(&cgroup.processes(), Signal::SIGKILL);
+                self.signal_outside(inner, &cgroup.processes(), Signal::SIGKILL);
             }
             _ => self.signal(inner, Signal::SIGKILL),
         }
     }
 
-    /// Reaches its first process where that has left the worker's cgroup by itself.
-    fn signal_outside(&self, inside: &[i32], signal: Signal) {
+    /// Reaches what has left the worker's cgroup by itself: others of its session, then its first process.
+    fn signal_outside(&self, inner: &Inner, inside: &[i32], signal: Signal) {
+        if let Some(session) = self.session() {
+            session.signal(inner, inside, signal);
+        }
         if let Some(pidfd) = &self.pidfd
             && self.pid().is_some_and(|pid| !inside.contains(&pid))
         {
@@ -304,7 +338,7 @@ impl Target {
             Some(cgroup) if cgroup.is_same() => {
                 let inside = cgroup.processes();
                 cgroup.signal(signal);
-                self.signal_outside(&inside, signal);
+                self.signal_outside(inner, &inside, signal);
             }
             _ => self.signal_session(inner, signal),
         }
@@ -322,6 +356,11 @@ impl Target {
         if let Some(pidfd) = &self.pidfd {
             let _ = sys::send(pidfd.as_fd(), signal);
         }
+    }
+
+    fn session(&self) -> Option<Session<'_>> {
+        let footing = self.footing.as_ref().filter(|_| self.ours)?;
+        Some(Session { id: &self.id, footing, leader: self.pidfd.as_deref() })
     }
 
     fn processes(&self, inner: &Inner) -> Vec<i32> {

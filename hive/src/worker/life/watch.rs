@@ -1,13 +1,17 @@
 //! One task per worker: waits for its first process by pidfd, then until nothing of it is left.
 
+use super::first::{self, First};
 use super::notice::Notice;
+use super::outside::Session;
 use super::{Inner, oom};
 use crate::roster::{Footing, Slot};
 use crate::worker::cgroup::Cgroup;
 use crate::worker::procfs;
 use crate::worker::sys::{self, Ended};
 use common::WorkerId;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
@@ -41,15 +45,28 @@ async fn follow(inner: &Arc<Inner>, id: &WorkerId, slot: Slot) {
     }) else {
         return;
     };
+    let leader = pidfd.clone();
     let ended = match pidfd {
-        Some(pidfd) => first_process(inner, pidfd, &footing).await,
-        None => Ended::Unknown,
+        Some(pidfd) => First::Seen(first_process(inner, pidfd, &footing).await),
+        None => First::Missed,
     };
-    match &cgroup {
-        Some(cgroup) => until_empty(cgroup).await,
-        None => until_alone(inner, footing.pid, footing.start_ticks).await,
+    let others = async {
+        match &cgroup {
+            Some(cgroup) => until_empty(cgroup).await,
+            None => until_alone(inner, footing.pid, footing.start_ticks).await,
+        }
+    };
+    tokio::pin!(others);
+    let mut told = ended.told();
+    if tokio::time::timeout(first::SETTLES, &mut others).await.is_err() {
+        told = first::outlived(inner, id, slot, ended);
+        others.await;
     }
-    inner.see_out(id, slot, ended);
+    let left = match &cgroup {
+        Some(_) => Session { id, footing: &footing, leader: leader.as_deref() }.left(inner, slot).await,
+        None => Vec::new(),
+    };
+    inner.see_out(id, slot, told, &left);
 }
 
 /// Tells of the kills at its memory limit that a worker outlives, for as long as it is watched.
@@ -90,7 +107,8 @@ async fn first_process(inner: &Inner, pidfd: Arc<OwnedFd>, footing: &Footing) ->
 
 async fn until_empty(cgroup: &Cgroup) {
     // Another directory of the same name is not this worker's.
-    let lives = || cgroup.is_same() && cgroup.populated().unwrap_or(true);
+    // What cannot be read is not known to be empty.
+    let lives = || cgroup.same().unwrap_or(true) && cgroup.populated().unwrap_or(true);
     if !lives() {
         return;
     }
@@ -110,19 +128,24 @@ async fn until_empty(cgroup: &Cgroup) {
     }
 }
 
-/// Without a cgroup, a worker is its session: gone when nobody is left in that.
+/// Without a cgroup, a worker is its session: gone when nobody is left in that. One that cannot be read is not known to
+/// be empty.
 async fn until_alone(inner: &Inner, leader: i32, start_ticks: u64) {
-    while !session_of(inner, leader, start_ticks).is_empty() {
+    while session(&inner.config.proc_root, leader, start_ticks).map_or(true, |left| !left.is_empty()) {
         tokio::time::sleep(END_POLL).await;
     }
 }
 
+/// The live processes of a worker's session, as far as they can be read.
+pub fn session_of(inner: &Inner, leader: i32, start_ticks: u64) -> Vec<i32> {
+    session(&inner.config.proc_root, leader, start_ticks).unwrap_or_default()
+}
+
 /// The live processes of a worker's session. The kernel gives the leader's pid to nobody while the session lasts, so
 /// a process of that pid with another start time means that the session is over.
-pub fn session_of(inner: &Inner, leader: i32, start_ticks: u64) -> Vec<i32> {
-    let root = &inner.config.proc_root;
+pub fn session(root: &Path, leader: i32, start_ticks: u64) -> io::Result<Vec<i32>> {
     match procfs::stat(root, leader) {
-        Ok(found) if found.start_ticks != start_ticks => Vec::new(),
-        _ => procfs::session(root, leader),
+        Ok(found) if found.start_ticks != start_ticks => Ok(Vec::new()),
+        _ => procfs::read_session(root, leader),
     }
 }

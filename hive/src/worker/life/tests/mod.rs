@@ -2,10 +2,15 @@
 
 mod asking;
 mod ending;
+mod escaping;
 mod finding;
+mod first;
 mod flooding;
+mod full;
 mod giving;
+mod hanging;
 mod limits;
+mod opening;
 mod readiness;
 mod restarting;
 mod returning;
