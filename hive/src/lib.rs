@@ -107,7 +107,8 @@ impl Hive {
         let mut tasks = JoinSet::new();
         let mut links = Vec::new();
         for url in &config.queens {
-            let uplink = Uplink::new(url.clone(), life.journal().id().to_owned(), sources.clone());
+            let uplink =
+                Uplink::new(url.clone(), config.access.clone(), life.journal().id().to_owned(), sources.clone());
             links.push(uplink.state());
             tasks.spawn(uplink.run(stopping.clone()));
         }

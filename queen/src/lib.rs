@@ -1,8 +1,10 @@
 //! The control plane: `fleet/` knows, `placement` chooses, `rpc/` answers, `server` listens. [`Queen`] runs it all.
 
+mod bound;
 mod config;
 pub mod fleet;
 mod guard;
+mod metrics;
 mod page;
 pub mod placement;
 mod queen;

@@ -21,9 +21,10 @@ const STOPPED_BY: &str = "rbee up";
 /// Runs everything until a signal ends it. Ends the demo workers; workers of people live on.
 pub async fn run(global: &Global, args: Up) -> Result<(), Failure> {
     let stopping = stop_signal()?;
-    let queen = queen::bind(&args.queen).await?;
-    let url = queen::url(queen.address());
-    let config = agent::config(global, args.agent, Some(url.clone()))?;
+    let file = agent::file(&args.agent)?;
+    let queen = queen::bind(&args.queen, &file.queen).await?;
+    let url = queen::url(&queen);
+    let config = agent::config(global, args.agent, file, Some(url.clone()))?;
     let place = Place {
         hive: config.id.to_string(),
         slice: config.slice.clone(),

@@ -14,6 +14,7 @@ mod row;
 #[cfg(test)]
 pub(crate) mod sample;
 mod session;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -23,6 +24,7 @@ pub use apply::Outcome;
 pub use expire::Expired;
 pub use filter::{matches, model_names};
 pub use session::Opened;
+pub use tally::{Met, Tally};
 pub use view::{Census, Seen};
 
 use crate::Config;
@@ -101,6 +103,7 @@ pub struct Fleet {
     started: Instant,
     pardon: RwLock<Pardon>,
     freeze: Mutex<Freeze>,
+    refused: tally::Refused,
 }
 
 impl Fleet {
@@ -121,6 +124,7 @@ impl Fleet {
             started,
             pardon: RwLock::default(),
             freeze: Mutex::default(),
+            refused: tally::Refused::default(),
         }
     }
 

@@ -69,8 +69,9 @@ where
             return Box::pin(self.inner.call(request));
         }
         let open = Open { shared: self.shared.clone() };
+        let largest = self.shared.config.max_request_bytes;
         Box::pin(async move {
-            let mut grpc = Grpc::new(Encoded).max_decoding_message_size(super::REQUEST_BYTES);
+            let mut grpc = Grpc::new(Encoded).max_decoding_message_size(largest);
             let begun = timeout(REQUEST, grpc.server_streaming(open, request)).await;
             let late = |_| Status::deadline_exceeded(format!("no request within {} s", REQUEST.as_secs())).into_http();
             Ok(begun.unwrap_or_else(late))
@@ -95,8 +96,8 @@ impl ServerStreamingService<WatchRequest> for Open {
 /// Begins a watch, if there is a place for it.
 pub(super) fn open(shared: &Shared, request: WatchRequest) -> Result<Messages, Status> {
     let limit = shared.config.max_watchers;
-    let full = |_| invalid::exhausted(format!("this queen serves {limit} watches and has them"), RETRY);
-    let place = shared.places.clone().try_acquire_owned().map_err(full)?;
+    let full = || invalid::exhausted(format!("this queen serves {limit} watches and has them"), RETRY);
+    let place = shared.places.enter().ok_or_else(full)?;
     let (out, messages) = mpsc::channel(AHEAD);
     let watcher = Watcher::new(shared.clone(), request, out)?;
     // The place goes with the watcher: one that was cut is over, although its client may never read that.

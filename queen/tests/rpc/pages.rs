@@ -131,7 +131,7 @@ async fn health_and_both_reflections_are_served() {
 async fn an_address_that_cannot_be_had_is_explained() {
     let exposed = Config { listen: "0.0.0.0:0".parse().unwrap(), ..Config::default() };
     let error = Queen::bind(exposed.clone()).await.unwrap_err();
-    assert!(matches!(error, BindError::Exposed(_)) && error.to_string().contains("--insecure"), "{error}");
+    assert!(matches!(error, BindError::Exposed { .. }) && error.to_string().contains("--insecure"), "{error}");
     assert!(Queen::bind(Config { insecure: true, ..exposed }).await.is_ok());
     let first = Running::start(|_| {}).await;
     let error = Queen::bind(Config { listen: first.address, ..Config::default() }).await.unwrap_err();

@@ -46,6 +46,17 @@ impl<'a, 'i> Fields<'a, 'i> {
         several.map(Some).ok_or_else(|| self.wrong(key, value, "use a text in quotes, or a list of them in [ ]"))
     }
 
+    /// A value that `read` understands; `accepted` is what it would.
+    pub fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &str,
+        read: impl Fn(&DeValue<'i>) -> Option<T>,
+    ) -> Result<Option<T>, FileError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        read(value.get_ref()).map(Some).ok_or_else(|| self.wrong(key, value, accepted))
+    }
+
     /// A port.
     pub fn port(&mut self, key: &'static str) -> Result<Option<u16>, FileError> {
         let Some(value) = self.take(key) else { return Ok(None) };

@@ -5,9 +5,11 @@ mod list;
 #[cfg(test)]
 pub(crate) mod mirror;
 mod page;
+mod sizes;
 
 pub use list::Key;
 pub use page::{Place, Read};
+pub use sizes::{Sizes, Told};
 
 use super::filter;
 use super::object;
@@ -114,13 +116,14 @@ pub struct Feed {
     inner: Mutex<Inner>,
     pages: Mutex<VecDeque<Arc<Page>>>,
     changed: watch::Sender<u64>,
+    told: Told,
 }
 
 impl Feed {
     /// An empty index. `instance` tells this queen's revisions from those of all others.
     pub fn new(instance: String) -> Self {
         let (inner, pages) = (Mutex::default(), Mutex::default());
-        Self { instance, inner, pages, changed: watch::Sender::new(0) }
+        Self { instance, inner, pages, changed: watch::Sender::new(0), told: Told::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -111,10 +111,14 @@ impl Feed {
         let news =
             |page: &Page| (page.upper, page.beats) == tip || now.saturating_duration_since(page.made) <= SHARED_FOR;
         let page = match shared.filter(|page| page.upper >= inner.forgotten && news(page)) {
-            Some(page) => page,
+            Some(page) => {
+                self.told.shared();
+                page
+            }
             None => {
                 let gathered = inner.gather(place, filter, max_bytes);
                 drop(inner);
+                self.told.made(gathered.conflated);
                 self.assemble(now, from, gathered, filter.is_none())
             }
         };

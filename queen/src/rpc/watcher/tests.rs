@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::Config;
+use crate::bound::Bound;
 use crate::fleet::Fleet;
 use crate::fleet::feed::mirror::Mirror;
 use crate::fleet::sample::{cpu, one_hive};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -19,9 +19,10 @@ fn shared() -> (Shared, watch::Sender<Bytes>) {
         config: Arc::new(config),
         stopping: CancellationToken::new(),
         bookmarks,
-        places: Arc::new(Semaphore::new(1)),
+        places: Bound::new(1),
         tunnels: Arc::default(),
         cut: Arc::new(AtomicU64::new(0)),
+        counts: Arc::default(),
     };
     (shared, sender)
 }
