@@ -117,9 +117,12 @@ pub fn cause(error: &(dyn Error + 'static)) -> String {
 }
 
 fn advice(error: &rustls::Error) -> String {
-    use CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer};
+    use CertificateError::{
+        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
+    };
     let words = match error {
-        rustls::Error::InvalidCertificate(UnknownIssuer) => {
+        // Another authority of the same name gives a bad signature.
+        rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature) => {
             "its certificate was signed by nobody who is trusted here; name the authority's certificate with --tls-ca"
         }
         rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => {

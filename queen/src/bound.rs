@@ -70,12 +70,12 @@ pub struct Bounds {
     pub calls: Arc<Bound>,
     /// Watches.
     pub watchers: Arc<Bound>,
-    /// Bytes of a question; the refusals are the decoder's and counted as calls.
+    /// Bytes of a question.
     pub request_bytes: Arc<Bound>,
     /// Bytes of the headers of one request, enforced by HTTP itself.
-    pub header_bytes: Arc<Bound>,
+    pub header_bytes: usize,
     /// Calls at once on one connection, enforced by HTTP/2 itself.
-    pub streams: Arc<Bound>,
+    pub streams: usize,
 }
 
 impl Bounds {
@@ -87,8 +87,8 @@ impl Bounds {
             calls: Bound::new(config.max_calls),
             watchers: Bound::new(config.max_watchers),
             request_bytes: Bound::new(config.max_request_bytes),
-            header_bytes: Bound::new(config.max_header_bytes as usize),
-            streams: Bound::new(config.max_streams as usize),
+            header_bytes: config.max_header_bytes as usize,
+            streams: config.max_streams as usize,
         }
     }
 }

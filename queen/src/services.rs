@@ -46,9 +46,9 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
     let ingest = HiveServiceServer::new(Ingest::new(shared.clone()))
         .max_decoding_message_size(shared.config.max_frame_bytes.saturating_mul(DECODED));
     let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(largest);
-    let looking = Bounded::new(looking, bounds.calls.clone());
+    let looking = Bounded::new(looking, &bounds);
     let scheduler = SchedulerServiceServer::new(Scheduler::new(shared.clone())).max_decoding_message_size(largest);
-    let scheduler = Bounded::new(scheduler, bounds.calls.clone());
+    let scheduler = Bounded::new(scheduler, &bounds);
     let (reporter, health) = health_reporter();
     let names = [
         proto::hive_service_server::SERVICE_NAME,
@@ -64,7 +64,7 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let grpc = Routes::new(ingest)
-        .add_service(WatchFirst::new(looking, shared))
+        .add_service(WatchFirst::new(looking, shared, bounds.request_bytes))
         .add_service(scheduler)
         .add_service(health)
         .add_service(described().build_v1()?)

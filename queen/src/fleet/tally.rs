@@ -27,8 +27,8 @@ impl Refused {
     }
 }
 
-/// A bound of the fleet: how many there are, may be, and were refused. `None`: not counted.
-pub type Met = (Option<usize>, usize, u64);
+/// A bound: how many there are, may be, and were refused. `None`: nobody counts that.
+pub type Met = (Option<usize>, usize, Option<u64>);
 
 /// The fleet in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Fleet {
                 workers[place(hive.worker_freshness(worker, now, &limits, &pardon))] += 1;
             }
         }
-        let refused = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let refused = |count: &AtomicU64| Some(count.load(Ordering::Relaxed));
         Tally {
             hives,
             workers,

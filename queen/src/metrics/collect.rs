@@ -82,25 +82,26 @@ impl Snapshot {
 
     fn bounds(&self, out: &mut Out<'_>, fleet: [(&'static str, Met); 3]) -> fmt::Result {
         let bounds = &self.sources.bounds;
-        let counted = |bound: &Bound| (Some(bound.taken()), bound.limit(), bound.refused());
-        let unseen = |bound: &Bound| (None, bound.limit(), bound.refused());
+        let counted = |bound: &Bound| (Some(bound.taken()), bound.limit(), Some(bound.refused()));
+        // HTTP itself keeps these, and tells nobody.
+        let unseen = |limit: usize| (None, limit, None);
         let per_address =
-            (Some(self.sources.addresses.most()), bounds.per_address.limit(), bounds.per_address.refused());
+            (Some(self.sources.addresses.most()), bounds.per_address.limit(), Some(bounds.per_address.refused()));
         let own = [
             ("connections", counted(&bounds.connections)),
             ("connections_per_address", per_address),
             ("calls", counted(&bounds.calls)),
             ("watchers", counted(&bounds.watchers)),
-            ("request_bytes", unseen(&bounds.request_bytes)),
-            ("header_bytes", unseen(&bounds.header_bytes)),
-            ("streams_per_connection", unseen(&bounds.streams)),
+            ("request_bytes", (None, bounds.request_bytes.limit(), Some(bounds.request_bytes.refused()))),
+            ("header_bytes", unseen(bounds.header_bytes)),
+            ("streams_per_connection", unseen(bounds.streams)),
         ];
         let all: Vec<(&str, Met)> = own.into_iter().chain(fleet).collect();
         let taken: Vec<_> = all.iter().filter_map(|(name, met)| Some((*name, met.0?))).collect();
         out.gauges("bound_current", "What there is of what is bounded", "bound", &taken)?;
         let limits: Vec<_> = all.iter().map(|(name, met)| (*name, met.1)).collect();
         out.gauges("bound_limit", "What there may be", "bound", &limits)?;
-        let refused: Vec<_> = all.iter().map(|(name, met)| (*name, met.2)).collect();
+        let refused: Vec<_> = all.iter().filter_map(|(name, met)| Some((*name, met.2?))).collect();
         out.counters("bound_refused", "How often there was no room", "bound", &refused)
     }
 }

@@ -1,7 +1,8 @@
 //! Unary calls have a deadline, and only so many run at once; what is beyond is refused at once with a retry time.
+//! Questions that are too large are refused for good.
 
 use super::invalid;
-use crate::bound::Bound;
+use crate::bound::{Bound, Bounds};
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,9 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::timeout;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
+use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
 
 /// A call whose answer has not begun by then ends with DEADLINE_EXCEEDED.
@@ -25,12 +26,14 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Bounded<S> {
     inner: S,
     calls: Arc<Bound>,
+    request_bytes: Arc<Bound>,
 }
 
 impl<S> Bounded<S> {
-    /// Puts a service behind the bounds. Services that share `calls` share their places.
-    pub fn new(inner: S, calls: Arc<Bound>) -> Self {
-        Self { inner, calls }
+    /// Puts a service behind the bounds, whose places all services share.
+    pub fn new(inner: S, bounds: &Bounds) -> Self {
+        let (calls, request_bytes) = (bounds.calls.clone(), bounds.request_bytes.clone());
+        Self { inner, calls, request_bytes }
     }
 }
 
@@ -57,12 +60,26 @@ where
             let sentence = format!("{} calls are already running", self.calls.limit());
             return Box::pin(async { Ok(invalid::exhausted(sentence, RETRY).into_http()) });
         };
-        let service = self.inner.clone();
+        let (service, request_bytes) = (self.inner.clone(), self.request_bytes.clone());
         Box::pin(async move {
             let _place = place;
             let late =
                 |_| Ok(Status::deadline_exceeded(format!("no answer within {} s", DEADLINE.as_secs())).into_http());
-            timeout(DEADLINE, service.oneshot(request)).await.unwrap_or_else(late)
+            let answer = timeout(DEADLINE, service.oneshot(request)).await.unwrap_or_else(late);
+            answer.map(|answer| too_large(answer, &request_bytes))
         })
+    }
+}
+
+/// The decoder refuses what is too large with OUT_OF_RANGE, which nothing else here does. It will not fit later
+/// either: there is no retry time.
+pub fn too_large(answer: Response<Body>, bound: &Bound) -> Response<Body> {
+    match Status::from_header_map(answer.headers()) {
+        Some(status) if status.code() == Code::OutOfRange => {
+            bound.refuse();
+            let sentence = format!("a question of more than {} bytes is not read", bound.limit());
+            Status::resource_exhausted(sentence).into_http()
+        }
+        _ => answer,
     }
 }

@@ -1,6 +1,8 @@
 //! The queen over real sockets: hives, watchers, schedulers and browsers as plain clients.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 #[path = "../../src/fleet/feed/mirror.rs"]
@@ -8,7 +10,11 @@ mod mirror;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod papers;
+#[cfg(test)]
 mod questions;
+#[cfg(test)]
+mod secure;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]
