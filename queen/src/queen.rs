@@ -12,6 +12,7 @@ use bytes::Bytes;
 use prost::Message;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
@@ -131,6 +132,11 @@ impl Queen {
     /// Where it listens: with port 0 asked for, the port it got.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its tokens are, when it wants any.
+    pub fn token_dir(&self) -> Option<&Path> {
+        self.shared.config.token_dir.as_deref()
     }
 
     /// Whether it shows a certificate.

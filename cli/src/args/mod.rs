@@ -107,7 +107,7 @@ pub enum Colour {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Start a queen, a hive and the dashboard on this machine
-    Up(Up),
+    Up(Box<Up>),
     /// Start the control plane alone
     Queen(QueenAlone),
     /// Start the agent of this machine alone

@@ -70,7 +70,7 @@ pub fn choose(
     };
     let hosts = (!args.allow_host.is_empty()).then(|| args.allow_host.clone());
     Ok(Choices {
-        listen: pick(args.listen, file.listen, || default_listen()),
+        listen: pick(args.listen, file.listen, default_listen),
         insecure: pick(args.insecure.then_some(true), file.insecure, || false),
         allow_host: pick(hosts, file.allow_host.clone(), Vec::new),
         tls_cert: path(&args.tls_cert, &file.tls_cert),

@@ -32,7 +32,7 @@ pub type HiveClient = proto::worker_service_client::WorkerServiceClient<Channel>
 /// Does what was asked for.
 pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Up(args) => serve::up(global, args).await,
+        Verb::Up(args) => serve::up(global, *args).await,
         Verb::Queen(args) => serve::queen::run(args).await,
         Verb::Hive(args) => serve::hive(global, args).await,
         Verb::Run(args) => run::run(global, *args).await,

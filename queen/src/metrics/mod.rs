@@ -11,15 +11,20 @@ pub use calls::{Calls, count};
 pub use collect::Sources;
 pub use counts::Counts;
 
+use crate::bound::Bound;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use collect::Snapshot;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
 
+/// So many scrapes may run at once: each looks at every worker.
+const SCRAPES: usize = 4;
+/// When a scrape beyond that may be tried again, in seconds.
+const RETRY: &str = "1";
 /// Prefix of every name but those of the process.
 const PREFIX: &str = "rbee_queen";
 
@@ -27,6 +32,7 @@ const PREFIX: &str = "rbee_queen";
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
+    scrapes: Arc<Bound>,
 }
 
 impl Metrics {
@@ -37,7 +43,7 @@ impl Metrics {
         let queen = registry.sub_registry_with_prefix(PREFIX);
         calls.register(queen);
         queen.register_collector(Box::new(Snapshot::new(sources)));
-        Self { registry: Arc::new(registry) }
+        Self { registry: Arc::new(registry), scrapes: Bound::new(SCRAPES) }
     }
 
     /// As OpenMetrics.
@@ -52,8 +58,17 @@ impl Metrics {
 pub async fn page(State(metrics): State<Metrics>, headers: HeaderMap) -> Response {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let open = accepted.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with(text::OPEN_KIND));
-    // Every worker is looked at: that is not done between other tasks.
-    let text = tokio::task::spawn_blocking(move || metrics.open()).await;
+    let Some(place) = metrics.scrapes.enter() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY)], "others are reading the metrics\n")
+            .into_response();
+    };
+    // Every worker is looked at: that is not done between other tasks. The place goes with the look, not with whoever
+    // waits for it.
+    let look = move || {
+        let _place = place;
+        metrics.open()
+    };
+    let text = tokio::task::spawn_blocking(look).await;
     match text {
         Ok(Ok(text)) => {
             let (kind, text) = if open { (text::OPEN, text) } else { (text::CLASSIC, text::classic(&text)) };

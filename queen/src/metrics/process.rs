@@ -1,15 +1,12 @@
 //! What the queen's process uses, under the names that Prometheus knows: from procfs, left out where that says nothing.
 
+use nix::unistd::{SysconfVar, sysconf};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
 use std::path::PathBuf;
-
-/// Clock ticks a second and bytes a page: what Linux tells every program on the machines that rbee is built for.
-const TICKS: f64 = 100.0;
-const PAGE: u64 = 4_096;
 
 /// Reads a procfs.
 #[derive(Debug)]
@@ -28,16 +25,17 @@ impl Process {
     }
 }
 
-/// User and system time in seconds, from `stat`.
-fn cpu_seconds(stat: &str) -> Option<f64> {
+/// User and system time in seconds, from `stat`; a second has so many ticks.
+fn cpu_seconds(stat: &str, ticks_per_second: i64) -> Option<f64> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(ticks as f64 / TICKS)
+    Some(ticks as f64 / ticks_per_second as f64)
 }
 
-/// Resident memory in bytes, from `statm`.
-fn resident_bytes(statm: &str) -> Option<u64> {
-    Some(statm.split_whitespace().nth(1)?.parse::<u64>().ok()? * PAGE)
+/// Resident memory in bytes, from `status`, which tells it in KiB.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1_024)
 }
 
 /// The soft limit on open files, from `limits`.
@@ -47,7 +45,8 @@ fn max_fds(limits: &str) -> Option<u64> {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        if let Some(seconds) = self.read("stat").and_then(|stat| cpu_seconds(&stat)) {
+        let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten();
+        if let Some(seconds) = self.read("stat").zip(ticks).and_then(|(stat, ticks)| cpu_seconds(&stat, ticks)) {
             let metric = ConstCounter::new(seconds);
             let help = "User and system time of the process";
             metric.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, metric.metric_type())?)?;
@@ -57,7 +56,7 @@ impl Collector for Process {
             (
                 "process_resident_memory_bytes",
                 "Resident memory",
-                self.read("statm").and_then(|statm| resident_bytes(&statm)),
+                self.read("status").and_then(|status| resident_bytes(&status)),
             ),
             ("process_open_fds", "Open file descriptors", fds),
             (
@@ -81,9 +80,9 @@ mod tests {
     #[test]
     fn the_kernels_words_are_understood() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 3 0 1000 1 2";
-        assert_eq!(cpu_seconds(stat), Some(2.0));
-        assert_eq!(cpu_seconds("7 (a"), None);
-        assert_eq!(resident_bytes("100 25 3 4 5 6 7"), Some(25 * 4_096));
+        assert_eq!(cpu_seconds(stat, 100), Some(2.0));
+        assert_eq!(cpu_seconds("7 (a", 100), None);
+        assert_eq!(resident_bytes("Name:\tqueen\nVmRSS:\t     100 kB\n"), Some(102_400));
         assert_eq!(max_fds("Limit  Soft\nMax open files            1024                 20000   files\n"), Some(1_024));
         assert_eq!(max_fds("Max open files   unlimited unlimited files"), None);
     }

@@ -29,14 +29,14 @@ pub struct Papers {
 impl Papers {
     /// An authority with a certificate for this machine, and no tokens yet.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let dir = tempfile::tempdir().expect("papers");
+        let key = KeyPair::generate().expect("papers");
+        let mut params = CertificateParams::new(Vec::new()).expect("papers");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        std::fs::write(dir.path().join("ca.pem"), certificate.pem()).unwrap();
-        std::fs::create_dir(dir.path().join("tokens")).unwrap();
-        std::fs::set_permissions(dir.path().join("tokens"), Permissions::from_mode(0o700)).unwrap();
+        let certificate = params.self_signed(&key).expect("papers");
+        std::fs::write(dir.path().join("ca.pem"), certificate.pem()).expect("papers");
+        std::fs::create_dir(dir.path().join("tokens")).expect("papers");
+        std::fs::set_permissions(dir.path().join("tokens"), Permissions::from_mode(0o700)).expect("papers");
         let papers = Self { dir, issuer: Issuer::new(params, key) };
         papers.certify(For::Here);
         papers
@@ -71,13 +71,13 @@ impl Papers {
     pub fn certify(&self, whom: For) {
         let names = if whom == For::Other { vec!["queen.lab"] } else { vec!["localhost", "127.0.0.1", "queen.here"] };
         let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-        let mut params = CertificateParams::new(names).unwrap();
+        let mut params = CertificateParams::new(names).expect("papers");
         if whom == For::Past {
             params.not_before = date_time_ymd(2019, 1, 1);
             params.not_after = date_time_ymd(2020, 1, 1);
         }
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = KeyPair::generate().expect("papers");
+        let certificate = params.signed_by(&key, &self.issuer).expect("papers");
         replace(&self.key(), &key.serialize_pem());
         replace(&self.cert(), &certificate.pem());
     }
@@ -94,7 +94,7 @@ impl Papers {
 pub fn replace(path: &Path, text: &str) {
     // Beside it under a name that is no token's.
     let new = path.with_file_name(".new");
-    std::fs::write(&new, text).unwrap();
-    std::fs::set_permissions(&new, Permissions::from_mode(0o600)).unwrap();
-    std::fs::rename(&new, path).unwrap();
+    std::fs::write(&new, text).expect("papers");
+    std::fs::set_permissions(&new, Permissions::from_mode(0o600)).expect("papers");
+    std::fs::rename(&new, path).expect("papers");
 }
