@@ -59,7 +59,7 @@ impl Guard {
     /// # Errors
     /// When a certificate, a key or a token cannot be used.
     pub fn new(bound: SocketAddr, config: &Config, counts: Arc<Counts>) -> Result<(Self, Renewal), GuardError> {
-        let renewal = Renewal::open(config)?;
+        let renewal = Renewal::open(config, Arc::clone(&counts))?;
         let hosts = Hosts::new(bound, config.insecure, &config.allowed_hosts, renewal.shown());
         let tokens = renewal.tokens();
         Ok((Self { hosts, tokens, counts }, renewal))

@@ -4,6 +4,7 @@
 use super::tokens::Tokens;
 use super::{GuardError, Shown};
 use crate::Config;
+use crate::metrics::Counts;
 use common::tls::{Identity, TlsFiles};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub struct Renewal {
     tls: Option<Kept<TlsFiles, Identity>>,
     tokens: Option<Kept<PathBuf, Arc<Tokens>>>,
     every: Duration,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,7 @@ type Stamp = Vec<(PathBuf, Option<(u64, Option<SystemTime>, i128)>)>;
 
 impl Renewal {
     /// Reads everything for the first time.
-    pub fn open(config: &Config) -> Result<Self, GuardError> {
+    pub fn open(config: &Config, counts: Arc<Counts>) -> Result<Self, GuardError> {
         let tls = config.tls.clone().map(|from| {
             let stamp = tls_stamp(&from);
             Identity::read(&from).map(|value| Kept { from, stamp, value: watch::Sender::new(value) })
@@ -49,6 +51,7 @@ impl Renewal {
             tls: tls.transpose().map_err(GuardError::Tls)?,
             tokens: tokens.transpose().map_err(GuardError::Tokens)?,
             every: config.reread.max(EVERY_MIN),
+            counts,
         })
     }
 
@@ -68,14 +71,14 @@ impl Renewal {
             let stamp = tls_stamp(&tls.from);
             if stamp != tls.stamp {
                 tls.stamp = stamp;
-                take_identity(tls);
+                self.counts.renewed(take_identity(tls));
             }
         }
         if let Some(tokens) = &mut self.tokens {
             let stamp = tokens_stamp(&tokens.from);
             if stamp != tokens.stamp {
                 tokens.stamp = stamp;
-                take_tokens(tokens);
+                self.counts.renewed(take_tokens(tokens));
             }
         }
     }
@@ -104,18 +107,25 @@ pub async fn renew(mut renewal: Renewal, stopping: CancellationToken) {
     }
 }
 
-fn take_identity(tls: &Kept<TlsFiles, Identity>) {
-    match Identity::read(&tls.from) {
+/// Whether there is a new certificate to show.
+fn take_identity(tls: &Kept<TlsFiles, Identity>) -> bool {
+    let read = Identity::read(&tls.from);
+    let good = read.is_ok();
+    match read {
         Ok(identity) => {
             tls.value.send_replace(identity);
             info!(cert = %tls.from.cert.display(), "certificate renewed");
         }
         Err(error) => warn!(error = told(&error), "the new certificate cannot be used; the one before stays"),
     }
+    good
 }
 
-fn take_tokens(kept: &Kept<PathBuf, Arc<Tokens>>) {
-    match Tokens::read(&kept.from) {
+/// Whether there are new tokens.
+fn take_tokens(kept: &Kept<PathBuf, Arc<Tokens>>) -> bool {
+    let read = Tokens::read(&kept.from);
+    let good = read.is_ok();
+    match read {
         Ok(mut tokens) => {
             let count = tokens.count();
             kept.value.send_modify(|known| {
@@ -126,6 +136,7 @@ fn take_tokens(kept: &Kept<PathBuf, Arc<Tokens>>) {
         }
         Err(error) => warn!(error = told(&error), "the changed tokens cannot be used; those before stay"),
     }
+    good
 }
 
 fn told(error: &dyn std::error::Error) -> String {

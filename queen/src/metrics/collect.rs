@@ -62,6 +62,8 @@ impl Snapshot {
         )?;
         out.counter("samples", "Samples of single workers in accepted frames", counts.samples)?;
         out.counter("fields_dropped", "Numbers that cannot be true and were left out", counts.fields_dropped)?;
+        let renewals = self.sources.counts.renewals();
+        out.counters("renewals", "Changed certificates and tokens that were read again", "outcome", &renewals)?;
         let knocks = self.sources.counts.knocks.counts();
         out.counters("auth_failures", "Calls refused for want of a token or a role", "reason", &knocks)
     }

@@ -13,6 +13,8 @@ pub struct Counts {
     frames_replayed: AtomicU64,
     samples: AtomicU64,
     fields_dropped: AtomicU64,
+    renewed: AtomicU64,
+    not_renewed: AtomicU64,
 }
 
 /// The counts of telemetry.
@@ -48,6 +50,18 @@ impl Counts {
     /// A frame had been there before.
     pub fn replayed(&self) {
         self.frames_replayed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A certificate or the tokens had changed and were read again, or could not be used.
+    pub fn renewed(&self, good: bool) {
+        let count = if good { &self.renewed } else { &self.not_renewed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was done, and how often it failed.
+    pub fn renewals(&self) -> [(&'static str, u64); 2] {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [("done", load(&self.renewed)), ("failed", load(&self.not_renewed))]
     }
 
     /// How telemetry stands.

@@ -85,6 +85,13 @@ fn grpc_web(method: &str, token: &str) -> String {
     )
 }
 
+/// How often something that had changed on disk could not be used.
+async fn failed_renewals(queen: &Running, papers: &Papers, token: Option<&str>) -> u64 {
+    let page = http(queen, papers, &get("/metrics", token), b"").await;
+    let line = page.lines().find_map(|line| line.strip_prefix("rbee_queen_renewals_total{outcome=\"failed\"} "));
+    line.unwrap().parse().unwrap()
+}
+
 #[tokio::test]
 async fn tls_carries_grpc_grpc_web_and_pages_on_one_port() {
     let papers = Papers::new();
@@ -157,12 +164,21 @@ async fn a_renewed_certificate_is_shown_without_a_restart_and_a_broken_one_is_no
     let renewed = eventually("the new certificate", async || Some(shown().await).filter(|now| *now != before)).await;
     assert_eq!(renewed, CertificateDer::from_pem_file(papers.cert()).unwrap());
     let whole = std::fs::read_to_string(papers.cert()).unwrap();
+    let failed = async |before: u64| {
+        eventually("a renewal that fails", async || {
+            Some(failed_renewals(&queen, &papers, None).await).filter(|now| *now > before)
+        })
+        .await
+    };
+    let before = failed_renewals(&queen, &papers, None).await;
     replace(&papers.cert(), "not a certificate");
+    let torn = failed(before).await;
+    assert_eq!(shown().await, renewed);
     papers.certify(For::Here);
     let newest = eventually("the one after", async || Some(shown().await).filter(|now| *now != renewed)).await;
     // A certificate without its key is as good as none; what is shown stays.
     replace(&papers.cert(), &whole);
-    papers.give("viewer");
+    failed(torn).await;
     assert_eq!(shown().await, newest);
     let mut watch = watch.into_inner();
     timeout(PATIENCE, watch.message()).await.unwrap().unwrap().expect("the watch goes on");
@@ -329,7 +345,15 @@ async fn a_token_that_is_taken_away_ends_its_calls_and_a_broken_directory_change
     assert_eq!(refusal(gone.list_hives(ListHivesRequest::default()).await).0, Code::Unauthenticated);
     // One bad file among them: those that are known stay known, and the next good state counts.
     replace(&papers.token("admin"), "0123456789abcdef");
-    papers.give("viewer.c");
+    let viewer = papers.give("viewer.c");
+    let known = Token::read(&papers.token("viewer.b")).unwrap();
+    let known = known.header().to_str().unwrap().replace("Bearer ", "");
+    eventually("a renewal that fails", async || {
+        (failed_renewals(&queen, &papers, Some(&known)).await > 0).then_some(())
+    })
+    .await;
+    let unknown = http(&queen, &papers, &get("/metrics", Some(&viewer)), b"").await;
+    assert!(unknown.starts_with("HTTP/1.1 401"), "{unknown}");
     assert!(hives(&queen, &papers, Some("viewer.b")).await.is_ok());
     std::fs::remove_file(papers.token("admin")).unwrap();
     eventually("the new token", async || hives(&queen, &papers, Some("viewer.c")).await.ok()).await;
