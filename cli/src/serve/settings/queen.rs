@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_whole_table_is_read() {
         let text = "[queen]\nlisten = \"0.0.0.0:1\"\ninsecure = true\nallow-host = \"q.lan\"\ntls-cert = \"/c\"\n\
-                    tls-key = \"/k\"\ntoken-dir = \"/t\"\nlost-after = \"20s\"\nmax-hives = 0x10\nmax-connections = 70\n";
+                    tls-key = \"/k\"\ntoken-dir = \"/t\"\nlost-after = \"20s\"\nmax-hives = 0x10\nmax-connections = 7_0\n";
         let queen = parse(text.as_bytes()).unwrap().queen;
         assert_eq!((queen.listen, queen.insecure), ("0.0.0.0:1".parse().ok(), Some(true)));
         assert_eq!((queen.tls_cert, queen.tls_key), (Some("/c".into()), Some("/k".into())));
