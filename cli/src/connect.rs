@@ -2,6 +2,7 @@
 
 use crate::args::Global;
 use crate::failure::{Failure, first_cause};
+use common::link::{Bearer, Channel, LinkError};
 use hyper_util::rt::TokioIo;
 use proto::fleet_service_client::FleetServiceClient;
 use proto::scheduler_service_client::SchedulerServiceClient;
@@ -9,7 +10,8 @@ use proto::worker_service_client::WorkerServiceClient;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
 use tonic::{Code, Response, Status};
 
 /// A queen or a hive that takes no connection for this long is given up.
@@ -30,18 +32,13 @@ pub fn queen_url(global: &Global) -> Result<&str, Failure> {
 /// A channel to the queen.
 pub async fn queen(global: &Global) -> Result<Channel, Failure> {
     let url = queen_url(global)?;
-    let usage = || Failure::Usage(format!("{url:?} is not the address of a queen: use http://HOST:PORT"));
-    if !url.starts_with("http://") {
-        return Err(usage());
-    }
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| usage())?;
-    if endpoint.uri().host().is_none_or(str::is_empty) {
-        return Err(usage());
-    }
-    let endpoint = alive(endpoint.connect_timeout(CONNECT)).tcp_nodelay(true);
-    match tokio::time::timeout(CONNECT, endpoint.connect()).await {
+    let access = global.reach.access()?;
+    let set = |endpoint: Endpoint| alive(endpoint.connect_timeout(CONNECT)).tcp_nodelay(true);
+    match tokio::time::timeout(CONNECT, access.connect(url, set)).await {
         Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(unreachable(url, &first_cause(&error))),
+        Ok(Err(LinkError::Connect(why))) => Err(unreachable(url, &why)),
+        Ok(Err(error @ (LinkError::Address(_) | LinkError::Clear(_)))) => Err(Failure::Usage(error.to_string())),
+        Ok(Err(error)) => Err(Failure::Failed(error.to_string())),
         Err(_) => Err(unreachable(url, "no connection within 5 s")),
     }
 }
@@ -63,7 +60,11 @@ pub async fn hive(socket: &Path) -> Result<WorkerServiceClient<Channel>, Failure
     // The name is never looked up: the connector goes to the socket.
     let endpoint = alive(Endpoint::from_static("http://hive"));
     let why = match tokio::time::timeout(CONNECT, endpoint.connect_with_connector(dial)).await {
-        Ok(Ok(channel)) => return Ok(WorkerServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX)),
+        Ok(Ok(channel)) => {
+            // The socket's own mode says who may call.
+            let channel = InterceptedService::new(channel, Bearer::default());
+            return Ok(WorkerServiceClient::new(channel).max_decoding_message_size(ANSWER_MAX));
+        }
         Ok(Err(error)) => first_cause(&error),
         Err(_) => "no connection within 5 s".to_owned(),
     };

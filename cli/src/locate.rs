@@ -72,7 +72,8 @@ pub fn default_state_dir() -> PathBuf {
 fn usual_socket() -> PathBuf {
     let named = std::env::var_os("RBEE_CONFIG").filter(|set| !set.is_empty()).map(PathBuf::from);
     // What is wrong with the file is told by the hive and by `rbee config check`.
-    let hive = settings::read(named.as_deref()).ok().flatten().map(|(_, file)| file.hive).unwrap_or_default();
+    let hive =
+        settings::read(named.as_deref(), settings::HIVE).ok().flatten().map(|(_, file)| file.hive).unwrap_or_default();
     hive.socket.or_else(|| hive.state_dir.map(|dir| dir.join("hive.sock"))).unwrap_or_else(default_socket)
 }
 

@@ -147,6 +147,17 @@ impl<'a, 'i> Fields<'a, 'i> {
         }
     }
 
+    /// A value that `read` understands; `accepted` is what it would.
+    pub fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &str,
+        read: impl Fn(&DeValue<'i>) -> Option<T>,
+    ) -> Result<Option<T>, FileError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        read(value.get_ref()).map(Some).ok_or_else(|| self.wrong(key, value, accepted))
+    }
+
     /// A port.
     pub fn port(&mut self, key: &'static str) -> Result<Option<u16>, FileError> {
         let Some(value) = self.take(key) else { return Ok(None) };

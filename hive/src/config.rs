@@ -2,6 +2,7 @@
 
 use crate::worker::observe;
 use common::HiveId;
+use common::link::Access;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,8 +16,10 @@ pub struct Config {
     pub hostname: String,
     /// Host under which clients reach this machine's workers.
     pub advertise: String,
-    /// The queens it reports to, as `http://host:port`.
+    /// The queens it reports to, as `http://host:port` or `https://host:port`.
     pub queens: Vec<String>,
+    /// Whom of them it trusts, and what it shows them.
+    pub access: Access,
     /// Its state: records, logs, journal, locks.
     pub state_dir: PathBuf,
     /// Its unix socket.

@@ -117,11 +117,12 @@ impl Hive {
 
         let mut tasks = JoinSet::new();
         let journal = life.journal().id().to_owned();
-        let uplinks = config.queens.iter().map(|url| Uplink::new(url.clone(), journal.clone(), sources.clone()));
+        let uplink = |url: &String| Uplink::new(url.clone(), config.access.clone(), journal.clone(), sources.clone());
+        let uplinks = config.queens.iter().map(uplink);
         let uplinks: Vec<Uplink> = uplinks.collect();
         let services = services(&life, templates, &about, &uplinks, &stopping);
         for (url, uplink) in config.queens.iter().zip(uplinks) {
-            let tunnel = Tunnel::new(url.clone(), uplink.opened(), services.clone(), IDLE);
+            let tunnel = Tunnel::new(url.clone(), config.access.clone(), uplink.opened(), services.clone(), IDLE);
             tasks.spawn(uplink.run(stopping.clone()));
             tasks.spawn(tunnel.run(stopping.clone()));
         }

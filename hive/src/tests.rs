@@ -25,6 +25,7 @@ fn config(state: &Path, socket: PathBuf) -> Config {
         labels: Default::default(),
         observe: Default::default(),
         template_dir: None,
+        access: Default::default(),
     }
 }
 

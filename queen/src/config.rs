@@ -1,6 +1,8 @@
 //! What a queen is told from outside.
 
+use common::tls::TlsFiles;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything a queen needs to know. Only the command line makes one from the real environment.
@@ -8,8 +10,14 @@ use std::time::Duration;
 pub struct Config {
     /// Where it listens: gRPC, grpc-web and pages on one port. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Allows an address that other machines can reach although there is neither TLS nor a token.
+    /// Allows an address that other machines can reach although TLS or tokens are missing.
     pub insecure: bool,
+    /// The certificate that is shown, and its key. Without one the port speaks in the clear.
+    pub tls: Option<TlsFiles>,
+    /// The directory of tokens. With one every call needs a token, whatever address it comes from.
+    pub token_dir: Option<PathBuf>,
+    /// How often the files of both are looked at.
+    pub reread: Duration,
     /// A sample older than this makes its worker STALE.
     pub stale: Duration,
     /// A sample older than this makes its worker LOST.
@@ -24,6 +32,10 @@ pub struct Config {
     pub grace: Duration,
     /// Frames above this size, in bytes, are refused. Hives cut their snapshots into chunks far below it.
     pub max_frame_bytes: usize,
+    /// Questions above this size, in bytes, are refused.
+    pub max_request_bytes: usize,
+    /// The most that the headers of one request may hold, in bytes.
+    pub max_header_bytes: u32,
     /// The most workers one hive may report.
     pub max_workers: u32,
     /// The most hives that are known at once.
@@ -34,7 +46,19 @@ pub struct Config {
     /// costs about 100 bytes, and its masked bytes, for every object that it shows.
     pub max_watch_classes: usize,
     /// Further values of the Host header that are answered, with or without a port.
+    /// The most connections in all. Needs as many file descriptors.
+    pub max_connections: usize,
+    /// The most connections of one address; this machine itself is not counted.
+    pub max_connections_per_address: usize,
+    /// The most calls at once on one connection.
+    pub max_streams: u32,
+    /// The most unary calls that run at once.
+    pub max_calls: usize,
+    /// Further values of the Host header that are answered, with or without a port. Names in the certificate are
+    /// answered anyway.
     pub allowed_hosts: Vec<String>,
+    /// Where procfs is mounted: what the queen itself uses is read there.
+    pub proc_root: PathBuf,
 }
 
 impl Default for Config {
@@ -42,6 +66,9 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7833)),
             insecure: false,
+            tls: None,
+            token_dir: None,
+            reread: Duration::from_secs(5),
             stale: Duration::from_secs(3),
             lost: Duration::from_secs(10),
             remove: Duration::from_secs(90),
@@ -49,11 +76,18 @@ impl Default for Config {
             max_age: Duration::from_secs(3),
             grace: Duration::from_secs(5),
             max_frame_bytes: 4 * 1024 * 1024,
+            max_request_bytes: 64 * 1024,
+            max_header_bytes: 16 * 1024,
             max_workers: 10_000,
             max_hives: 20_000,
             max_watchers: 1_000,
             max_watch_classes: 64,
+            max_connections: 16_384,
+            max_connections_per_address: 1_024,
+            max_streams: 256,
+            max_calls: 1_024,
             allowed_hosts: Vec::new(),
+            proc_root: "/proc".into(),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The control plane: `fleet/` knows, `placement` chooses, `rpc/` answers, `server` listens. [`Queen`] runs it all.
 
+mod bound;
 mod config;
 pub mod fleet;
 mod guard;
 #[cfg(test)]
 #[path = "../../tests/harness/histories/mod.rs"]
 mod histories;
+mod metrics;
 mod page;
 pub mod placement;
 mod queen;

@@ -1,6 +1,7 @@
-//! What is not gRPC: `/healthz` and the dashboard's files. Paths that no service has are answered in the language of
+//! What is not gRPC: `/healthz`, `/metrics` and the dashboard's files. Paths that no service has are answered in the language of
 //! their caller.
 
+use crate::metrics::{self, Metrics};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -18,8 +19,9 @@ use web::Dist;
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'";
 
 /// The pages, without any service.
-pub fn pages() -> Router {
-    Router::new().route("/healthz", get(|| async { "ok" })).fallback(other)
+pub fn pages(metrics: Metrics) -> Router {
+    let metrics = get(metrics::page).with_state(metrics);
+    Router::new().route("/healthz", get(|| async { "ok" })).route("/metrics", metrics).fallback(other)
 }
 
 async fn other(request: Request) -> Response {

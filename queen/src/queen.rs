@@ -1,21 +1,25 @@
 //! The queen as a whole: bind, then run until told to stop.
 
+use crate::bound::Bounds;
 use crate::fleet::{Census, Fleet};
-use crate::guard::Guard;
+use crate::guard::{Guard, GuardError, Renewal, renew};
+use crate::metrics::{Calls, Counts, Metrics, Sources};
 use crate::reserve::{Reserving, Ways};
 use crate::rpc::{Shared, telemetry};
+use crate::server::{Addresses, Doors};
+use crate::services::Around;
 use crate::tunnel::Tunnels;
 use crate::{Config, server, services};
-use axum::Router;
 use bytes::Bytes;
 use prost::Message;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -32,9 +36,17 @@ const BOOKMARK_MIN: Duration = Duration::from_millis(10);
 pub enum BindError {
     /// Everybody on the network could use it.
     #[error(
-        "listen on {0}: other machines can reach that address and there is neither TLS nor a token; set --insecure if that is meant (a lab), or listen on 127.0.0.1"
+        "listen on {address}: other machines can reach that address, and {missing}; or listen on 127.0.0.1, or set --insecure if it is meant to be open (a lab)"
     )]
-    Exposed(SocketAddr),
+    Exposed {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What must be set.
+        missing: &'static str,
+    },
+    /// A certificate, a key or a token cannot be used.
+    #[error(transparent)]
+    Guard(GuardError),
     /// Somebody else has the port.
     #[error("listen on {address}: the port is taken; stop what listens there or set another one with --listen")]
     Taken {
@@ -77,17 +89,19 @@ pub enum ServeError {
 pub struct Queen {
     address: SocketAddr,
     listener: TcpListener,
-    router: Router,
+    doors: Doors,
+    renewal: Renewal,
     shared: Shared,
     bookmarks: watch::Sender<Bytes>,
 }
 
 impl Queen {
-    /// Opens the port. Refuses an address that other machines can reach unless the configuration says `insecure`.
+    /// Opens the port. An address that other machines can reach needs TLS and tokens, unless the configuration says
+    /// `insecure`.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         let asked = config.listen;
-        if !asked.ip().is_loopback() && !config.insecure {
-            return Err(BindError::Exposed(asked));
+        if let Some(missing) = missing(&config) {
+            return Err(BindError::Exposed { address: asked, missing });
         }
         let refused = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::Taken { address: asked, source },
@@ -97,11 +111,11 @@ impl Queen {
         let address = listener.local_addr().map_err(|source| BindError::Listen { address: asked, source })?;
         let (bookmarks, receiver) = watch::channel(Bytes::new());
         let fleet = Fleet::new(&config, telemetry::token(), Instant::now());
-        let guard = Guard::new(address, config.insecure, &config.allowed_hosts);
-        let places = config.max_watchers.min(Semaphore::MAX_PERMITS);
         let (fleet, tunnels) = (Arc::new(fleet), Arc::<Tunnels>::default());
         let ways = tunnels.clone();
         let ways = Ways::new(move |hive| ways.channel(hive));
+        let (bounds, counts, addresses) = (Bounds::new(&config), Arc::new(Counts::default()), Arc::default());
+        let (guard, renewal) = Guard::new(address, &config, Arc::clone(&counts)).map_err(BindError::Guard)?;
         let shared = Shared {
             reserving: Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace)),
             fleet,
@@ -109,11 +123,16 @@ impl Queen {
             config: Arc::new(config),
             stopping: CancellationToken::new(),
             bookmarks: receiver,
-            places: Arc::new(Semaphore::new(places)),
+            places: bounds.watchers.clone(),
             cut: Arc::new(AtomicU64::new(0)),
+            counts,
         };
-        let router = services::router(shared.clone(), guard).await.map_err(BindError::Describe)?;
-        Ok(Self { address, listener, router, shared, bookmarks })
+        let calls = Calls::new();
+        let metrics = Metrics::new(sources(&shared, &bounds, &addresses), &calls);
+        let around = Around { guard, bounds: bounds.clone(), calls, metrics };
+        let router = services::router(shared.clone(), around).await.map_err(BindError::Describe)?;
+        let doors = Doors { router, shown: renewal.shown(), bounds, addresses };
+        Ok(Self { address, listener, doors, renewal, shared, bookmarks })
     }
 
     /// Where it listens: with port 0 asked for, the port it got.
@@ -121,16 +140,28 @@ impl Queen {
         self.address
     }
 
+    /// Where its tokens are, when it wants any.
+    pub fn token_dir(&self) -> Option<&Path> {
+        self.shared.config.token_dir.as_deref()
+    }
+
+    /// Whether it shows a certificate.
+    pub fn speaks_tls(&self) -> bool {
+        self.doors.shown.is_some()
+    }
+
     /// Serves until `stopping` is cancelled; with open streams that takes less than a second.
     pub async fn run(self, stopping: CancellationToken) -> Result<(), ServeError> {
-        let Self { address, listener, router, shared, bookmarks } = self;
+        let Self { address, listener, doors, renewal, shared, bookmarks } = self;
         info!(%address, instance = shared.fleet.feed().instance(), "queen listens");
         let ending = shared.stopping.clone();
         let ageing = tokio::spawn(age(shared.fleet.clone(), ending.clone()));
         let every = shared.config.bookmark.max(BOOKMARK_MIN);
         let counting = tokio::spawn(count(shared.fleet.clone(), bookmarks, every, ending.clone()));
         let tidying = tokio::spawn(shared.reserving.clone().tidy(ending.clone()));
-        let mut serving = tokio::spawn(server::serve(listener, router, ending.clone()));
+        let renewing = tokio::spawn(renew(renewal, ending.clone()));
+        let (config, stop) = (shared.config.clone(), ending.clone());
+        let mut serving = tokio::spawn(async move { server::serve(listener, doors, &config, stop).await });
         // Streams hold `ending` rather than `stopping`, so that they also end when a task of ours fails.
         let served = tokio::select! {
             () = stopping.cancelled() => None,
@@ -142,11 +173,36 @@ impl Queen {
             None => serving.await,
         };
         let failed = |task| move |source| ServeError::Task { task, source };
-        let (aged, counted, tidied) = (ageing.await, counting.await, tidying.await);
+        let (aged, counted, tidied, renewed) = (ageing.await, counting.await, tidying.await, renewing.await);
         served.map_err(failed("server"))?;
         tidied.map_err(failed("tidying"))?;
         aged.map_err(failed("ageing"))?;
+        renewed.map_err(failed("renewal"))?;
         counted.map_err(failed("bookmarks"))
+    }
+}
+
+/// What an address that other machines can reach still needs.
+fn missing(config: &Config) -> Option<&'static str> {
+    if config.listen.ip().is_loopback() || config.insecure {
+        return None;
+    }
+    match (&config.tls, &config.token_dir) {
+        (Some(_), Some(_)) => None,
+        (None, None) => Some("there is neither TLS nor a token: set --tls-cert, --tls-key and --token-dir"),
+        (None, Some(_)) => Some("tokens would travel in the clear: set --tls-cert and --tls-key"),
+        (Some(_), None) => Some("anybody could call: set --token-dir"),
+    }
+}
+
+fn sources(shared: &Shared, bounds: &Bounds, addresses: &Arc<Addresses>) -> Sources {
+    Sources {
+        fleet: shared.fleet.clone(),
+        counts: shared.counts.clone(),
+        bounds: bounds.clone(),
+        addresses: Arc::clone(addresses),
+        cut: shared.cut.clone(),
+        proc_root: shared.config.proc_root.clone(),
     }
 }
 

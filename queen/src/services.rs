@@ -1,8 +1,11 @@
 //! Every service on one router: gRPC, grpc-web over HTTP/1.1 and HTTP/2, reflection, health, and the pages beside
 //! them.
 
+use crate::bound::Bounds;
 use crate::guard::{self, Guard};
+use crate::metrics::{self, Calls, Metrics};
 use crate::page;
+use crate::rpc::Shared;
 use crate::rpc::bounded::Bounded;
 use crate::rpc::farewell::Farewell;
 use crate::rpc::fleet::Looking;
@@ -10,7 +13,6 @@ use crate::rpc::forward;
 use crate::rpc::scheduler::Scheduler;
 use crate::rpc::telemetry::Ingest;
 use crate::rpc::watch::WatchFirst;
-use crate::rpc::{REQUEST_BYTES, Shared};
 use axum::Router;
 use proto::fleet_service_server::FleetServiceServer;
 use proto::hive_service_server::HiveServiceServer;
@@ -26,16 +28,30 @@ use tonic_web::GrpcWebLayer;
 /// stream can go on.
 const DECODED: usize = 2;
 
+/// What stands around the services.
+#[derive(Debug)]
+pub struct Around {
+    /// Who may ask.
+    pub guard: Guard,
+    /// How many may ask at once.
+    pub bounds: Bounds,
+    /// Counts them.
+    pub calls: Calls,
+    /// Shows the counts.
+    pub metrics: Metrics,
+}
+
 /// The router.
-pub async fn router(shared: Shared, guard: Guard) -> Result<Router, tonic_reflection::server::Error> {
+pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_reflection::server::Error> {
+    let Around { guard, bounds, calls, metrics } = around;
+    let largest = shared.config.max_request_bytes;
     let ingest = HiveServiceServer::new(Ingest::new(shared.clone()))
         .max_decoding_message_size(shared.config.max_frame_bytes.saturating_mul(DECODED));
     let ingest = Farewell::new(ingest);
-    let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(REQUEST_BYTES);
-    let looking = Bounded::new(looking);
-    let scheduler =
-        SchedulerServiceServer::new(Scheduler::new(shared.clone())).max_decoding_message_size(REQUEST_BYTES);
-    let scheduler = Bounded::new(scheduler);
+    let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(largest);
+    let looking = Bounded::new(looking, &bounds);
+    let scheduler = SchedulerServiceServer::new(Scheduler::new(shared.clone())).max_decoding_message_size(largest);
+    let scheduler = Bounded::new(scheduler, &bounds);
     let (reporter, health) = health_reporter();
     let names = [
         proto::hive_service_server::SERVICE_NAME,
@@ -53,14 +69,15 @@ pub async fn router(shared: Shared, guard: Guard) -> Result<Router, tonic_reflec
     };
     let grpc = Routes::new(ingest)
         .add_service(forward::service(shared.clone()))
-        .add_service(WatchFirst::new(looking, shared))
+        .add_service(WatchFirst::new(looking, shared, bounds.request_bytes))
         .add_service(scheduler)
         .add_service(health)
         .add_service(described().build_v1()?)
         .add_service(described().build_v1alpha()?)
         .into_axum_router()
         .reset_fallback()
+        .layer(axum::middleware::from_fn_with_state(calls, metrics::count))
         .layer(GrpcWebLayer::new());
     let checked = axum::middleware::from_fn_with_state(Arc::new(guard), guard::check);
-    Ok(page::pages().merge(grpc).layer(checked))
+    Ok(page::pages(metrics).merge(grpc).layer(checked))
 }

@@ -20,8 +20,11 @@ function run(...streams: ((signal: AbortSignal) => AsyncIterable<WatchResponse>)
     resumed.push(request.resumeAfter ?? "");
     return streams[Math.min(resumed.length, streams.length) - 1]!(signal);
   };
-  const done = follow({ open, fleet: new Fleet(), now: () => Date.now(), random: () => 0.5, onChange: () => {}, onLink: (l) => links.push(l), signal: stop.signal });
-  return { links, resumed, end: () => (stop.abort(), done) };
+  const asked: string[] = [];
+  let enter = () => {};
+  const unlock = (reason: string) => (asked.push(reason), new Promise<void>((resolve) => void (enter = resolve)));
+  const done = follow({ open, unlock, fleet: new Fleet(), now: () => Date.now(), random: () => 0.5, onChange: () => {}, onLink: (l) => links.push(l), signal: stop.signal });
+  return { links, resumed, asked, enter: () => enter(), end: () => (stop.abort(), done) };
 }
 
 async function* silent(signal: AbortSignal): AsyncIterable<WatchResponse> {
@@ -61,6 +64,30 @@ test("before the first snapshot the page is connecting, with the reason it fails
   await vi.advanceTimersByTimeAsync(1000);
   expect(f.links.every((l) => l.phase === "connecting")).toBe(true);
   expect(f.links.at(-1)?.reason).toBe("the queen cannot be reached");
+  await f.end();
+});
+
+test("a queen that wants a token is not asked again before there is one", async () => {
+  const locked = async function* (): AsyncIterable<WatchResponse> {
+    throw new ConnectError("this queen wants a token", Code.Unauthenticated);
+  };
+  const f = run(locked, silent);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(f.resumed.length).toBe(1);
+  expect(f.asked).toEqual(["this queen wants a token"]);
+  f.enter();
+  await vi.advanceTimersByTimeAsync(1);
+  expect(f.links.at(-1)?.phase).toBe("live");
+  await f.end();
+});
+
+test("a page that is left while it waits for a token ends", async () => {
+  const denied = async function* (): AsyncIterable<WatchResponse> {
+    throw new ConnectError("needs the role viewer", Code.PermissionDenied);
+  };
+  const f = run(denied);
+  await vi.advanceTimersByTimeAsync(1);
+  expect(f.asked.length).toBe(1);
   await f.end();
 });
 

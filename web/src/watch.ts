@@ -35,6 +35,8 @@ export interface Following {
   /** Called after every message. */
   onChange: () => void;
   onLink: (link: Link) => void;
+  /** Asked when the queen wants a token, or another one; answers when there is something new to try. */
+  unlock: (reason: string) => Promise<void>;
   signal: AbortSignal;
 }
 
@@ -44,7 +46,7 @@ export async function follow(f: Following): Promise<void> {
   const say = (next: Link) => f.onLink((link = next));
   f.onLink(link);
   for (let failures = 0; !f.signal.aborted; failures++) {
-    const reason = await session(f, () => {
+    const { reason, locked } = await session(f, () => {
       failures = 0;
       if (link.phase !== "live") say({ phase: "live", since: f.now() });
     });
@@ -53,7 +55,8 @@ export async function follow(f: Following): Promise<void> {
     const phase = f.fleet.loaded ? "reconnecting" : "connecting";
     say({ phase, since: link.phase === phase ? link.since : f.now(), reason });
     f.onChange();
-    await pause(retryAfter(failures, f.random()), f.signal);
+    if (locked) await unlocked(f, reason);
+    else await pause(retryAfter(failures, f.random()), f.signal);
   }
 }
 
@@ -63,8 +66,8 @@ export function retryAfter(failures: number, random: number): number {
   return base * (1 - JITTER + 2 * JITTER * random);
 }
 
-/** One stream, until it ends; the answer says why it did. */
-async function session(f: Following, onLive: () => void): Promise<string> {
+/** One stream, until it ends; the answer says why it did, and whether a token would help. */
+async function session(f: Following, onLive: () => void): Promise<{ reason: string; locked: boolean }> {
   const stop = new AbortController();
   const signal = AbortSignal.any([f.signal, stop.signal]);
   let dead = false;
@@ -82,9 +85,11 @@ async function session(f: Following, onLive: () => void): Promise<string> {
       if (f.fleet.whole) onLive();
       f.onChange();
     }
-    return "the queen ended the stream";
+    return { reason: "the queen ended the stream", locked: false };
   } catch (error) {
-    return dead ? `nothing heard for ${DEAD_AFTER_MS / 1000} s` : why(error);
+    if (dead) return { reason: `nothing heard for ${DEAD_AFTER_MS / 1000} s`, locked: false };
+    const { code } = ConnectError.from(error);
+    return { reason: why(error), locked: code === Code.Unauthenticated || code === Code.PermissionDenied };
   } finally {
     clearTimeout(timer);
     stop.abort();
@@ -96,6 +101,18 @@ export function why(error: unknown): string {
   const e = ConnectError.from(error);
   if (e.cause instanceof TypeError || /failed to fetch|network ?error|load failed/i.test(e.rawMessage)) return "the queen cannot be reached";
   return e.rawMessage || Code[e.code] || "unknown";
+}
+
+/** Waits for a token, or for the end of everything. */
+function unlocked(f: Following, reason: string): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      f.signal.removeEventListener("abort", done);
+      resolve();
+    };
+    f.signal.addEventListener("abort", done);
+    f.unlock(reason).then(done, done);
+  });
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

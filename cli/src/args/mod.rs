@@ -4,6 +4,7 @@
 mod act;
 mod look;
 mod observe;
+mod reach;
 mod remote;
 mod reserve;
 mod serve;
@@ -11,9 +12,10 @@ mod serve;
 pub use act::{Events, Logs, Restart, Run, RunLimits, Stop};
 pub use look::{Basis, Describe, Find, Forget, Idle, Match, Models, Ps, Sort, Watch};
 pub use observe::{Config, ConfigVerb, Observe, ProbeKind};
+pub use reach::Reach;
 pub use remote::{Drain, Start, Templates};
 pub use reserve::{FitKind, Release, Renew, Reserve};
-pub use serve::{Agent, Completions, DemoWorker, GpuProbe, Hive, Queen, Up};
+pub use serve::{Agent, Completions, DemoWorker, GpuProbe, Hive, Queen, QueenAlone, Up};
 
 use crate::show::units;
 use clap::parser::ValueSource;
@@ -57,6 +59,8 @@ pub struct Global {
     /// Whether somebody named a queen, so that no file needs to.
     #[arg(skip)]
     pub queen_given: bool,
+    #[command(flatten)]
+    pub reach: Reach,
     /// Unix socket of the hive on this machine [default: found through the queen, else the usual place]
     #[arg(long, global = true, env = "RBEE_SOCKET", value_name = "PATH", hide_env_values = true, help_heading = EVERYWHERE)]
     pub socket: Option<PathBuf>,
@@ -107,9 +111,9 @@ pub enum Colour {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Start a queen, a hive and the dashboard on this machine
-    Up(Up),
+    Up(Box<Up>),
     /// Start the control plane alone
-    Queen(Queen),
+    Queen(QueenAlone),
     /// Start the agent of this machine alone
     Hive(Hive),
     /// Start a worker on this machine
@@ -160,7 +164,7 @@ pub enum Verb {
     Undrain(Drain),
     /// Check this machine and say how to mend it
     Doctor,
-    /// Check or show the configuration of the hive here
+    /// Check or show the configuration of the hive and the queen here
     Config(Config),
     /// Print the version
     Version,

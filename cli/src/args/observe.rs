@@ -94,12 +94,12 @@ pub struct Config {
     pub verb: ConfigVerb,
 }
 
-/// What can be done with the configuration file of a hive.
+/// What can be done with the configuration files of a hive and a queen.
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
-    /// Read the file of the hive here and say what is wrong with it
+    /// Read the files of the hive and the queen here and say what is wrong with them
     Check(ConfigFile),
-    /// Print what a hive started here would be told, and where each setting comes from
+    /// Print what a hive and a queen started here would be told, and where each setting comes from
     Show(ConfigFile),
 }
 
@@ -110,18 +110,26 @@ const EXAMPLE: &str = r#"A file, of which every line may be left out:
   queen = ["http://10.0.0.1:7833"]
   labels = { rack = "7" }
   template-dir = "/etc/rbee/templates"
+  token-file = "/etc/rbee/token"  # also tls-ca, tls-name
 
   [[observe]]                     # as often as wanted
   unit = "ollama.service"         # or container = "vllm", or process = "llama-server" or "*vllm serve*"
   group = "llm"
   name = "ollama"
-  probe = "ollama"                # also port or endpoint, model, labels"#;
+  probe = "ollama"                # also port or endpoint, model, labels
+
+  [queen]                         # in queen.toml; every bound is also a variable, RBEE_MAX_HIVES
+  listen = "0.0.0.0:7833"
+  tls-cert = "/etc/rbee/cert.pem"
+  tls-key = "/etc/rbee/key.pem"
+  token-dir = "/etc/rbee/tokens"
+  max-hives = 20000"#;
 
 /// Which file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct ConfigFile {
-    /// [default: $RBEE_CONFIG, else /etc/rbee/hive.toml for root, else ~/.config/rbee/hive.toml]
+    /// [default: $RBEE_CONFIG, else hive.toml and queen.toml in /etc/rbee for root, else in ~/.config/rbee]
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
 }

@@ -25,13 +25,23 @@ pub struct Up {
     pub agent: Agent,
 }
 
-/// `rbee queen`
+/// What `queen` and `up` know about the queen.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of the queen")]
 pub struct Queen {
     /// Address for gRPC, grpc-web and the dashboard; port 0 takes a free one
-    #[arg(long, env = "RBEE_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:7833", hide_env_values = true)]
-    pub listen: SocketAddr,
+    /// [default: 127.0.0.1:7833]. Other machines can only reach it with TLS and tokens
+    #[arg(long, env = "RBEE_LISTEN", value_name = "IP:PORT", hide_env_values = true)]
+    pub listen: Option<SocketAddr>,
+    /// Show this certificate (PEM, with those that lead to its authority); read again when the file changes
+    #[arg(long, env = "RBEE_TLS_CERT", value_name = "FILE", hide_env_values = true)]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the certificate (PEM)
+    #[arg(long, env = "RBEE_TLS_KEY", value_name = "FILE", hide_env_values = true)]
+    pub tls_key: Option<PathBuf>,
+    /// Want a token with each call: one file each in this directory, called viewer.NAME, operator.NAME or hive.ID
+    #[arg(long, env = "RBEE_TOKEN_DIR", value_name = "DIR", hide_env_values = true)]
+    pub token_dir: Option<PathBuf>,
     /// Allow an address that other machines can reach, without TLS and tokens
     #[arg(long, env = "RBEE_INSECURE", hide_env_values = true)]
     pub insecure: bool,
@@ -53,6 +63,16 @@ pub struct Queen {
     /// Finds leave out workers whose last sample is older, unless the caller says otherwise [default: 3s]
     #[arg(long, env = "RBEE_MAX_AGE", value_name = "TIME", value_parser = units::parse_duration, hide_env_values = true)]
     pub max_age: Option<Duration>,
+}
+
+/// `rbee queen`
+#[derive(Debug, clap::Args)]
+pub struct QueenAlone {
+    /// Settings of the queen [default: /etc/rbee/queen.toml for root, else ~/.config/rbee/queen.toml, if it is there]
+    #[arg(long, env = "RBEE_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub queen: Queen,
 }
 
 /// `rbee hive`

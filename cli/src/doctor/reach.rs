@@ -25,7 +25,7 @@ pub async fn check(global: &Global, here: Described) -> Vec<Finding> {
 
 /// Of a queen on this machine.
 fn port_of(url: &str) -> Option<u16> {
-    let authority = url.strip_prefix("http://")?.trim_end_matches('/');
+    let authority = url.split_once("://")?.1.trim_end_matches('/');
     let (host, port) = authority.rsplit_once(':')?;
     matches!(host, "127.0.0.1" | "localhost").then_some(())?;
     port.parse().ok()
@@ -38,14 +38,20 @@ fn free(port: u16) -> Result<(), String> {
 fn queen(url: &str, hives: Result<usize, &Failure>, free: &Result<(), String>) -> Finding {
     match (hives, free) {
         (Ok(hives), _) => Finding::ok("queen", format!("answers at {url}, knows {hives} hives")),
-        (Err(_), Err(why)) => Finding::broken(
+        (Err(failure), Err(_)) => Finding::broken(
             "queen",
-            format!("{url} is taken by something that is not a queen ({why})"),
-            "end that program, or `rbee up --listen 127.0.0.1:7834` and RBEE_QUEEN=http://127.0.0.1:7834",
+            format!("something listens at {url}, but no queen answers us there: {failure}"),
+            "if it is a queen: --tls-ca and --token-file; else end that program, or `rbee up --listen 127.0.0.1:7834` and \
+             RBEE_QUEEN=http://127.0.0.1:7834",
         ),
-        (Err(_), Ok(())) => {
+        (Err(Failure::Unreachable(_)), Ok(())) => {
             Finding::reduced("queen", format!("none answers at {url}: nothing can be listed or found"), "rbee up")
         }
+        (Err(failure), Ok(())) => Finding::reduced(
+            "queen",
+            format!("the queen at {url} does not answer us: {failure}"),
+            "a certificate: --tls-ca; a token: --token-file",
+        ),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::locate;
 use ::hive::worker::observe;
 use common::HiveId;
+use common::link::{Access, TokenSource};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -50,11 +51,13 @@ pub struct Choices {
     pub nvml_library: Picked<Option<PathBuf>>,
     pub template_dir: Picked<Option<PathBuf>>,
     pub container_sockets: Picked<Vec<PathBuf>>,
+    pub tls_ca: Picked<Option<PathBuf>>,
+    pub tls_name: Picked<Option<String>>,
+    pub token: Picked<TokenSource>,
 }
 
 /// The configuration of the hive of this machine. `own_queen` is the one that it is started with, instead of others.
-pub fn config(global: &Global, agent: Agent, own_queen: Option<String>) -> Result<::hive::Config, Failure> {
-    let file = settings::read(agent.config.as_deref())?.map(|(_, file)| file).unwrap_or_default();
+pub fn config(global: &Global, agent: Agent, file: File, own_queen: Option<String>) -> Result<::hive::Config, Failure> {
     let choices = choose(global, &agent, &file, own_queen)?;
     let id = HiveId::parse(&choices.name.value).map_err(|error| Failure::Usage(format!("--name: {error}")))?;
     locate::check_socket(&choices.socket.value)?;
@@ -66,6 +69,7 @@ pub fn config(global: &Global, agent: Agent, own_queen: Option<String>) -> Resul
         advertise: choices.advertise.value,
         hostname: hostname(),
         queens: choices.queen.value,
+        access: Access { tls_ca: choices.tls_ca.value, tls_name: choices.tls_name.value, token: choices.token.value },
         state_dir: choices.state_dir.value,
         socket: choices.socket.value,
         slice: choices.slice.value,
@@ -84,6 +88,11 @@ pub fn config(global: &Global, agent: Agent, own_queen: Option<String>) -> Resul
             systemd: observe::units::Systemd::default(),
         },
     })
+}
+
+/// What the file of the hive here says.
+pub fn file(agent: &Agent) -> Result<File, Failure> {
+    Ok(settings::read(agent.config.as_deref(), settings::HIVE)?.map(|(_, file)| file).unwrap_or_default())
 }
 
 /// Decides each setting.
@@ -115,12 +124,16 @@ pub fn choose(global: &Global, agent: &Agent, file: &File, own_queen: Option<Str
         nvml_library: pick(agent.nvml_library.clone().map(Some), hive.nvml_library.clone().map(Some), || None),
         template_dir: pick(agent.template_dir.clone().map(Some), hive.template_dir.clone().map(Some), template_dir),
         container_sockets: pick(None, hive.container_sockets.clone(), container_sockets),
+        tls_ca: pick(global.reach.tls_ca.clone().map(Some), hive.tls_ca.clone().map(Some), || None),
+        tls_name: pick(global.reach.tls_name.clone().map(Some), hive.tls_name.clone().map(Some), || None),
+        token: pick(global.reach.token()?, hive.token_file.clone().map(TokenSource::File), TokenSource::default),
         advertise,
         queen,
     })
 }
 
-fn pick<T>(given: Option<T>, file: Option<T>, default: impl FnOnce() -> T) -> Picked<T> {
+/// The first that was said.
+pub fn pick<T>(given: Option<T>, file: Option<T>, default: impl FnOnce() -> T) -> Picked<T> {
     match (given, file) {
         (Some(value), _) => Picked { value, from: Source::Given },
         (None, Some(value)) => Picked { value, from: Source::File },
@@ -161,8 +174,11 @@ fn hostname() -> String {
 
 /// Who asks a queen on this machine is on this machine too; everybody else needs its name.
 fn advertise(queens: &[String], hostname: &str) -> String {
-    let here =
-        |url: &String| ["http://127.", "http://localhost", "http://[::1]"].iter().any(|start| url.starts_with(start));
+    let here = |url: &String| {
+        ["127.", "localhost", "[::1]"]
+            .iter()
+            .any(|start| url.split("://").nth(1).is_some_and(|rest| rest.starts_with(start)))
+    };
     if queens.iter().all(here) { "127.0.0.1".to_owned() } else { hostname.to_owned() }
 }
 

@@ -8,7 +8,8 @@ use crate::terminal;
 /// Runs the agent until a signal ends it. Its workers live on.
 pub async fn run(global: &Global, args: Hive) -> Result<(), Failure> {
     let stopping = stop_signal()?;
-    let config = agent::config(global, args.agent, None)?;
+    let file = agent::file(&args.agent)?;
+    let config = agent::config(global, args.agent, file, None)?;
     let (socket, slice) = (config.socket.clone(), config.slice.clone());
     let hive = ::hive::Hive::open(config, stopping)
         .await

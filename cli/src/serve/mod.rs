@@ -3,12 +3,11 @@
 pub mod agent;
 mod demo_fleet;
 mod hive;
-mod queen;
+pub mod queen;
 pub mod settings;
 mod up;
 
 pub use hive::{gpu_probe, run as hive};
-pub use queen::run as queen;
 pub use up::run as up;
 
 use crate::failure::Failure;

@@ -6,6 +6,7 @@ use crate::failure::{Failure, causes};
 use crate::terminal;
 use ::hive::worker::Life;
 use common::WorkerId;
+use common::link::TokenSource;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -21,9 +22,14 @@ const STOPPED_BY: &str = "rbee up";
 /// Runs everything until a signal ends it. Ends the demo workers; workers of people live on.
 pub async fn run(global: &Global, args: Up) -> Result<(), Failure> {
     let stopping = stop_signal()?;
-    let queen = queen::bind(&args.queen).await?;
-    let url = queen::url(queen.address());
-    let config = agent::config(global, args.agent, Some(url.clone()))?;
+    let file = agent::file(&args.agent)?;
+    let queen = queen::bind(&args.queen, &file.queen).await?;
+    let url = queen::url(&queen);
+    let mut config = agent::config(global, args.agent, file, Some(url.clone()))?;
+    if let (Some(dir), TokenSource::None) = (queen.token_dir(), &config.access.token) {
+        // The queen's own copy of the hive's token.
+        config.access.token = TokenSource::File(dir.join(format!("hive.{}", config.id)));
+    }
     let place = Place {
         hive: config.id.to_string(),
         slice: config.slice.clone(),

@@ -1,12 +1,15 @@
-//! `rbee config check` and `rbee config show`: what the configuration file of a hive says, and what comes of it.
+//! `rbee config check` and `rbee config show`: what the configuration files of a hive and a queen say, and what comes
+//! of them.
 
 use crate::args::{self, ConfigVerb, Global, Verb};
 use crate::failure::Failure;
 use crate::serve::agent::{Choices, Picked, Source, choose};
-use crate::serve::settings;
+use crate::serve::queen;
+use crate::serve::settings::{self, File};
 use crate::terminal;
 use ::hive::worker::observe::Rule;
 use ::hive::worker::observe::target::Target;
+use common::link::TokenSource;
 use std::path::{Path, PathBuf};
 
 /// Does what was asked for.
@@ -17,48 +20,78 @@ pub fn run(global: &Global, verb: &ConfigVerb) -> Result<(), Failure> {
     }
 }
 
-/// The file that a hive started here would read.
+/// The file that a hive or queen started here would read, if one is named.
 fn named(file: Option<&Path>) -> Option<PathBuf> {
     let variable = || std::env::var_os("RBEE_CONFIG").filter(|set| !set.is_empty()).map(PathBuf::from);
     file.map(Path::to_owned).or_else(variable)
 }
 
 fn check(file: Option<&Path>) -> Result<(), Failure> {
-    let Some((path, read)) = settings::read(named(file).as_deref())? else {
-        let places: Vec<String> = settings::usual_places().iter().map(|path| path.display().to_string()).collect();
+    let named = named(file);
+    let names: &[&str] = if named.is_some() { &[settings::HIVE] } else { &[settings::HIVE, settings::QUEEN] };
+    let mut good = String::new();
+    for name in names {
+        if let Some((path, read)) = settings::read(named.as_deref(), name)? {
+            good.push_str(&format!("{}: good, {}\n", path.display(), summary(&read)));
+        }
+    }
+    if good.is_empty() {
+        let places = names.iter().flat_map(|name| settings::usual_places(name));
+        let places: Vec<String> = places.map(|path| path.display().to_string()).collect();
         return Err(Failure::Nothing(format!("there is no configuration file: looked for {}", places.join(" and "))));
-    };
+    }
+    terminal::put(good)
+}
+
+fn summary(read: &File) -> String {
     let rules = match read.observe.len() {
         0 => "no rules for observing".to_owned(),
         1 => "1 rule for observing".to_owned(),
         several => format!("{several} rules for observing"),
     };
-    terminal::put(format!("{}: good, {rules}\n", path.display()))
+    if read.queen == settings::queen::QueenSection::default() { rules } else { format!("settings of a queen, {rules}") }
 }
 
 fn show(global: &Global, file: Option<&Path>) -> Result<(), Failure> {
     // A hive without flags: what counts then is in the environment, the file, and the defaults.
     let cli = args::parse(["rbee", "hive"].map(Into::into)).map_err(|error| Failure::Usage(error.to_string()))?;
     let Verb::Hive(hive) = cli.verb else { return Err(Failure::Usage("failed to read the environment".to_owned())) };
-    let read = settings::read(named(file).as_deref())?;
-    let (path, file) = read.map_or((None, settings::File::default()), |(path, file)| (Some(path), file));
+    let named = named(file);
+    let (place, file) = found(settings::read(named.as_deref(), settings::HIVE)?);
     let global = Global { queen: cli.global.queen, queen_given: cli.global.queen_given, ..global.clone() };
     let choices = choose(&global, &hive.agent, &file, None)?;
-    let place = path.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
-    terminal::put(text(&choices, &file.observe, &place))
+    let (queen_place, queen_file) = found(settings::read(named.as_deref(), settings::QUEEN)?);
+    let queen = args::parse(["rbee", "queen"].map(Into::into)).map_err(|error| Failure::Usage(error.to_string()))?;
+    let Verb::Queen(queen) = queen.verb else {
+        return Err(Failure::Usage("failed to read the environment".to_owned()));
+    };
+    let queen = queen::choose(&queen.queen, &queen_file.queen, |name| std::env::var(name).ok())?;
+    terminal::put(text(&choices, &file.observe, &place) + "\n" + &queen_text(&queen, &queen_place))
+}
+
+fn found(read: Option<(PathBuf, File)>) -> (String, File) {
+    read.map_or(("no file".to_owned(), File::default()), |(path, file)| (path.display().to_string(), file))
+}
+
+/// One setting, with where it comes from.
+fn line(key: &str, value: &str, from: Source) -> String {
+    let from = match from {
+        Source::Given => "environment",
+        Source::File => "file",
+        Source::Default => "default",
+    };
+    format!("{key} = {value}  # {from}\n")
+}
+
+fn queen_text(choices: &queen::Choices, place: &str) -> String {
+    let lines = choices.lines(quoted).into_iter().map(|(key, value, from)| line(key, &value, from));
+    format!("# from {place}\n[queen]\n{}", lines.collect::<String>())
 }
 
 /// As a file would say it, with where each line comes from.
 fn text(choices: &Choices, rules: &[Rule], place: &str) -> String {
     let mut out = format!("# from {place}\n[hive]\n");
-    let mut line = |key: &str, value: String, from: Source| {
-        let from = match from {
-            Source::Given => "environment",
-            Source::File => "file",
-            Source::Default => "default",
-        };
-        out.push_str(&format!("{key} = {value}  # {from}\n"));
-    };
+    let mut line = |key: &str, value: String, from: Source| out.push_str(&line(key, &value, from));
     let path = |path: &PathBuf| quoted(&path.display().to_string());
     line("name", quoted(&choices.name.value), choices.name.from);
     let labels: Vec<String> =
@@ -76,6 +109,17 @@ fn text(choices: &Choices, rules: &[Rule], place: &str) -> String {
         line("template-dir", path(dir), *from);
     }
     line("container-sockets", list(choices.container_sockets.value.iter().map(path)), choices.container_sockets.from);
+    if let Picked { value: Some(ca), from } = &choices.tls_ca {
+        line("tls-ca", path(ca), *from);
+    }
+    if let Picked { value: Some(name), from } = &choices.tls_name {
+        line("tls-name", quoted(name), *from);
+    }
+    match &choices.token {
+        Picked { value: TokenSource::File(file), from } => line("token-file", path(file), *from),
+        Picked { value: TokenSource::Given(_), .. } => out.push_str("# a token from RBEE_TOKEN, which is not shown\n"),
+        Picked { value: TokenSource::None, .. } => {}
+    }
     for rule in rules {
         out.push_str(&rule_text(rule));
     }
@@ -144,7 +188,7 @@ mod tests {
     #[test]
     fn what_is_shown_can_be_read_again() {
         let given = r#"
-            hive = { name = "a", labels = { "x y" = "q\"" } }
+            hive = { name = "a", labels = { "x y" = "q\"" }, tls-ca = "/ca", tls-name = "q", token-file = "/t" }
             [[observe]]
             unit = "a"
             port = 1
@@ -162,7 +206,11 @@ mod tests {
         let choices = choose(&cli.global, &hive.agent, &file, None).unwrap();
         let shown = text(&choices, &file.observe, "here");
         let again = settings::parse(shown.as_bytes()).unwrap_or_else(|error| panic!("{error} in\n{shown}"));
-        assert_eq!((again.hive.name, again.hive.labels), (file.hive.name, file.hive.labels));
+        let told = |hive: &settings::HiveSection| {
+            let reach = (hive.tls_ca.clone(), hive.tls_name.clone(), hive.token_file.clone());
+            (hive.name.clone(), hive.labels.clone(), reach)
+        };
+        assert_eq!(told(&again.hive), told(&file.hive));
         let plain = |rule: &Rule| {
             let mut rule = rule.clone();
             rule.wish.group = Some(rule.wish.group().to_owned());
@@ -172,6 +220,25 @@ mod tests {
         assert_eq!(
             again.observe.iter().map(plain).collect::<Vec<_>>(),
             file.observe.iter().map(plain).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn what_is_shown_of_a_queen_can_be_read_again() {
+        let given = "[queen]\nlisten = \"0.0.0.0:1\"\ntls-cert = \"/c\"\ntls-key = \"/k\"\nmax-hives = 3\nlost-after = \"1.5s\"\n";
+        let file = settings::parse(given.as_bytes()).unwrap();
+        let cli = args::parse(["rbee", "queen"].map(Into::into)).unwrap();
+        let Verb::Queen(args) = cli.verb else { panic!("not queen") };
+        let shown = queen_text(&queen::choose(&args.queen, &file.queen, |_| None).unwrap(), "here");
+        let again = settings::parse(shown.as_bytes()).unwrap_or_else(|error| panic!("{error} in\n{shown}")).queen;
+        assert_eq!(
+            (again.listen, again.tls_cert, again.tls_key),
+            (file.queen.listen, file.queen.tls_cert, file.queen.tls_key)
+        );
+        assert_eq!((again.bounds["max-hives"], again.times["lost-after"].as_millis()), (3, 1_500));
+        assert!(
+            shown.contains("max-hives = 3  # file\n") && shown.contains("max-calls = 1024  # default\n"),
+            "{shown}"
         );
     }
 }

@@ -32,7 +32,7 @@ pub use version::VERSION;
 use crate::args::{Global, Verb};
 use crate::failure::Failure;
 use crate::{demo, doctor, serve};
-use tonic::transport::Channel;
+use common::link::Channel;
 
 /// A client of the hive here.
 pub type HiveClient = proto::worker_service_client::WorkerServiceClient<Channel>;
@@ -40,8 +40,8 @@ pub type HiveClient = proto::worker_service_client::WorkerServiceClient<Channel>
 /// Does what was asked for.
 pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Up(args) => serve::up(global, args).await,
-        Verb::Queen(args) => serve::queen(args).await,
+        Verb::Up(args) => serve::up(global, *args).await,
+        Verb::Queen(args) => serve::queen::run(args).await,
         Verb::Hive(args) => serve::hive(global, args).await,
         Verb::Run(args) => run::run(global, *args).await,
         Verb::Start(args) => start::run(global, args).await,

@@ -69,6 +69,7 @@ impl Fleet {
         let taken = hive.arrivals.taken(now, frame.monotonic_ms);
         self.judge_lateness(hive, now, taken)?;
         if size > self.bounds.max_frame_bytes {
+            self.refused.frame_bytes();
             let limit = self.bounds.max_frame_bytes;
             let last = !matches!(&frame.frame, Some(Frame::Snapshot(snapshot)) if !snapshot.last);
             return Ok(hive.refuse(format!("a frame of {size} bytes is above the limit of {limit}"), last));
@@ -86,6 +87,9 @@ impl Fleet {
             }
             None => (Outcome::Accepted { samples: 0, dropped: 0 }, false),
         };
+        if matches!(outcome, Outcome::Refused(_)) {
+            self.refused.workers();
+        }
         if let Outcome::Accepted { dropped, .. } = &mut outcome {
             *dropped += untimely;
             if let Some((info, lies)) = news {

@@ -19,6 +19,7 @@ mod row;
 #[cfg(test)]
 pub(crate) mod sample;
 mod session;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -30,6 +31,7 @@ pub use filter::{matches, model_names};
 pub use holds::is_reservation_id;
 pub use mask::{Mask, MaskError};
 pub use session::Opened;
+pub use tally::{Met, Tally};
 pub use view::{Census, Moment, Seen, SeenHive};
 
 use crate::Config;
@@ -110,6 +112,7 @@ pub struct Fleet {
     started: Instant,
     pardon: RwLock<Pardon>,
     freeze: Mutex<Freeze>,
+    refused: tally::Refused,
 }
 
 impl Fleet {
@@ -131,6 +134,7 @@ impl Fleet {
             started,
             pardon: RwLock::default(),
             freeze: Mutex::default(),
+            refused: tally::Refused::default(),
         }
     }
 

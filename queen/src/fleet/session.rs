@@ -43,6 +43,7 @@ impl Fleet {
         let id = HiveId::parse(&info.id).map_err(|error| Refusal::invalid("hive.id", error.to_string()))?;
         row::check_hive(&id, &mut info)?;
         if self.hives.len() >= self.bounds.max_hives && !self.hives.contains_key(&id) {
+            self.refused.hive();
             return Err(Refusal::TooMuch(format!("this queen accepts {} hives and has them", self.bounds.max_hives)));
         }
         let pardon = self.pardon();

@@ -1,6 +1,6 @@
 //! Attach: a hive's tunnel, from its first message to its end. The bytes in it are nobody's business here.
 
-use super::Shared;
+use super::{Shared, owner};
 use crate::fleet::Refusal;
 use crate::rpc::invalid;
 use crate::tunnel::{Attached, NotAttached};
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 use tracing::info;
 
 /// A hive that has not named its session after this long is sent away.
@@ -38,7 +38,12 @@ pub struct Outgoing {
 }
 
 /// Opens a tunnel.
-pub async fn attach(shared: &Shared, mut incoming: Streaming<AttachRequest>) -> Result<Outgoing, Status> {
+///
+/// # Errors
+/// PERMISSION_DENIED when the caller's token is another hive's; what [`Refusal`] says of the session.
+pub async fn attach(shared: &Shared, request: Request<Streaming<AttachRequest>>) -> Result<Outgoing, Status> {
+    let caller = owner::caller(&request)?;
+    let mut incoming = request.into_inner();
     let first = tokio::select! {
         () = shared.stopping.cancelled() => return Err(stopping()),
         first = timeout(FIRST, incoming.message()) => first,
@@ -48,6 +53,7 @@ pub async fn attach(shared: &Shared, mut incoming: Streaming<AttachRequest>) -> 
     if !first.data.is_empty() {
         return Err(invalid::field("data", "the first message carries none"));
     }
+    owner::check(shared, &caller, owner::hive_of(&first.session))?;
     let holder = shared.fleet.holder(&first.session)?;
     let (sender, bytes) = mpsc::channel(MESSAGES_WAITING);
     let ended = CancellationToken::new();

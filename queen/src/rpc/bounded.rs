@@ -1,41 +1,39 @@
 //! Unary calls have a deadline, and only so many run at once; what is beyond is refused at once with a retry time.
+//! Questions that are too large are refused for good.
 
 use super::invalid;
+use crate::bound::{Bound, Bounds};
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tonic::Status;
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tower::limit::ConcurrencyLimit;
-use tower::load_shed::LoadShed;
-use tower::timeout::{Timeout, error::Elapsed};
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tonic::{Code, Status};
+use tower::{Service, ServiceExt};
 
 /// A call whose answer has not begun by then ends with DEADLINE_EXCEEDED.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// At most this many calls of one service run at once.
-const AT_ONCE: usize = 512;
 /// What a refused caller is told to wait.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A service of unary calls behind its bounds.
 #[derive(Debug, Clone)]
 pub struct Bounded<S> {
-    inner: LoadShed<ConcurrencyLimit<Timeout<S>>>,
+    inner: S,
+    calls: Arc<Bound>,
+    request_bytes: Arc<Bound>,
 }
 
-impl<S> Bounded<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
-    /// Puts a service behind the bounds.
-    pub fn new(service: S) -> Self {
-        let inner = ServiceBuilder::new().load_shed().concurrency_limit(AT_ONCE).timeout(DEADLINE).service(service);
-        Self { inner }
+impl<S> Bounded<S> {
+    /// Puts a service behind the bounds, whose places all services share.
+    pub fn new(inner: S, bounds: &Bounds) -> Self {
+        let (calls, request_bytes) = (bounds.calls.clone(), bounds.request_bytes.clone());
+        Self { inner, calls, request_bytes }
     }
 }
 
@@ -58,16 +56,30 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = self.inner.clone();
+        let Some(place) = self.calls.enter() else {
+            let sentence = format!("{} calls are already running", self.calls.limit());
+            return Box::pin(async { Ok(invalid::exhausted(sentence, RETRY).into_http()) });
+        };
+        let (service, request_bytes) = (self.inner.clone(), self.request_bytes.clone());
         Box::pin(async move {
-            Ok(service.oneshot(request).await.unwrap_or_else(|error| {
-                let status = if error.is::<Elapsed>() {
-                    Status::deadline_exceeded(format!("no answer within {} s", DEADLINE.as_secs()))
-                } else {
-                    invalid::exhausted(format!("{AT_ONCE} calls are already running"), RETRY)
-                };
-                status.into_http()
-            }))
+            let _place = place;
+            let late =
+                |_| Ok(Status::deadline_exceeded(format!("no answer within {} s", DEADLINE.as_secs())).into_http());
+            let answer = timeout(DEADLINE, service.oneshot(request)).await.unwrap_or_else(late);
+            answer.map(|answer| too_large(answer, &request_bytes))
         })
+    }
+}
+
+/// The decoder refuses what is too large with OUT_OF_RANGE, which nothing else here does. It will not fit later
+/// either: there is no retry time.
+pub fn too_large(answer: Response<Body>, bound: &Bound) -> Response<Body> {
+    match Status::from_header_map(answer.headers()) {
+        Some(status) if status.code() == Code::OutOfRange => {
+            bound.refuse();
+            let sentence = format!("a question of more than {} bytes is not read", bound.limit());
+            Status::resource_exhausted(sentence).into_http()
+        }
+        _ => answer,
     }
 }

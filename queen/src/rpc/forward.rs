@@ -5,7 +5,7 @@ mod deadline;
 mod stream;
 
 use super::fleet::worker_name;
-use super::{REQUEST_BYTES, Shared, invalid};
+use super::{Shared, invalid};
 use common::HiveId;
 use proto::worker_service_client::WorkerServiceClient;
 use proto::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -42,7 +42,8 @@ pub struct Forward {
 /// The service, to be served beside the queen's own.
 pub fn service(shared: Shared) -> WorkerServiceServer<Forward> {
     let (calls, streams) = (Arc::new(Semaphore::new(CALLS)), Arc::new(Semaphore::new(STREAMS)));
-    WorkerServiceServer::new(Forward { shared, calls, streams }).max_decoding_message_size(REQUEST_BYTES)
+    let largest = shared.config.max_request_bytes;
+    WorkerServiceServer::new(Forward { shared, calls, streams }).max_decoding_message_size(largest)
 }
 
 impl Forward {

@@ -7,24 +7,23 @@ mod finding;
 pub mod fleet;
 pub mod forward;
 pub mod invalid;
+pub mod owner;
 pub mod scheduler;
 pub mod telemetry;
 pub mod watch;
 mod watcher;
 
 use crate::Config;
+use crate::bound::Bound;
 use crate::fleet::Fleet;
+use crate::metrics::Counts;
 use crate::reserve::Reserving;
 use crate::tunnel::Tunnels;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
-
-/// Questions larger than this, in bytes, are refused. Only telemetry needs more.
-pub const REQUEST_BYTES: usize = 64 * 1024;
 
 /// What all services share.
 #[derive(Debug, Clone)]
@@ -42,7 +41,9 @@ pub struct Shared {
     /// The next bookmark without its revision, encoded once for all watchers.
     pub bookmarks: Receiver<Bytes>,
     /// As many places as there may be watches.
-    pub places: Arc<Semaphore>,
+    pub places: Arc<Bound>,
     /// Watches that were cut because their reader did not read.
     pub cut: Arc<AtomicU64>,
+    /// What telemetry brought.
+    pub counts: Arc<Counts>,
 }

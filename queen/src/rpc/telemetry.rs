@@ -1,8 +1,9 @@
 //! `HiveService`: Register, and the stream of frames in. `attach` has its tunnels.
 
 use super::farewell::Ended;
-use super::{Shared, attach};
+use super::{Shared, attach, owner};
 use crate::fleet::{Outcome, Refusal};
+use crate::guard::Caller;
 use proto::hive_service_server::HiveService;
 use proto::{PushTelemetryRequest, PushTelemetryResponse, RegisterRequest, RegisterResponse};
 use std::hash::{BuildHasher, RandomState};
@@ -36,8 +37,10 @@ pub fn token() -> String {
 impl HiveService for Ingest {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         let fleet = &self.shared.fleet;
+        let caller = owner::caller(&request)?;
         let request = request.into_inner();
         let hive: String = request.hive.iter().flat_map(|hive| hive.id.chars()).take(NAMED).collect();
+        owner::check(&self.shared, &caller, request.hive.as_ref().map_or("", |hive| &hive.id))?;
         let opened = fleet.register(Instant::now(), request, &token()).inspect_err(|error| {
             warn!(?hive, %error, "hive refused");
         })?;
@@ -59,7 +62,7 @@ impl HiveService for Ingest {
         &self,
         request: Request<Streaming<proto::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        attach::attach(&self.shared, request.into_inner()).await.map(Response::new)
+        attach::attach(&self.shared, request).await.map(Response::new)
     }
 
     async fn push_telemetry(
@@ -67,7 +70,8 @@ impl HiveService for Ingest {
         request: Request<Streaming<PushTelemetryRequest>>,
     ) -> Result<Response<PushTelemetryResponse>, Status> {
         let ended = request.extensions().get::<Ended>().cloned().unwrap_or_default();
-        let mut stream = Push { shared: &self.shared, session: None, books: PushTelemetryResponse::default(), ended };
+        let (caller, books) = (owner::caller(&request)?, PushTelemetryResponse::default());
+        let mut stream = Push { shared: &self.shared, caller, session: None, books, ended };
         stream.run(request.into_inner()).await.map(Response::new)
     }
 }
@@ -75,6 +79,7 @@ impl HiveService for Ingest {
 /// One stream. Detaches from its session when it is dropped, however that comes about.
 struct Push<'a> {
     shared: &'a Shared,
+    caller: Caller,
     session: Option<(String, CancellationToken)>,
     books: PushTelemetryResponse,
     ended: Ended,
@@ -103,6 +108,7 @@ impl Push<'_> {
     fn take(&mut self, frame: PushTelemetryRequest) -> Result<(), Status> {
         match &self.session {
             None => {
+                owner::check(self.shared, &self.caller, owner::hive_of(&frame.session))?;
                 let fence = self.shared.fleet.attach(&frame.session)?;
                 self.session = Some((frame.session.clone(), fence));
             }
@@ -116,20 +122,24 @@ impl Push<'_> {
                 self.books.frames_accepted += 1;
                 self.books.samples_accepted += samples;
                 self.books.fields_dropped += dropped;
+                self.shared.counts.accepted(samples, dropped);
             }
-            Outcome::Replayed => self.books.frames_refused += 1,
+            Outcome::Replayed => {
+                self.books.frames_refused += 1;
+                self.shared.counts.replayed();
+            }
             Outcome::Refused(reason) => {
                 let hive = self.hive();
                 warn!(hive, reason, "frame refused");
                 self.books.frames_refused += 1;
+                self.shared.counts.refused();
             }
         }
         Ok(())
     }
 
     fn hive(&self) -> &str {
-        let session = self.session.as_ref().map_or("", |(session, _)| session.as_str());
-        session.split('/').next().unwrap_or_default()
+        self.session.as_ref().map_or("", |(session, _)| owner::hive_of(session))
     }
 
     fn detach(&mut self, goodbye: bool) {

@@ -1,7 +1,8 @@
 //! `Watch`, out: stands before the rest of `FleetService` and sends messages that were encoded once, as bytes.
 
 use super::watcher::Watcher;
-use super::{Shared, invalid};
+use super::{Shared, bounded, invalid};
+use crate::bound::Bound;
 use bytes::{BufMut, Bytes};
 use http::{Request, Response};
 use proto::WatchRequest;
@@ -9,6 +10,7 @@ use proto::fleet_service_server::SERVICE_NAME;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -36,12 +38,13 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct WatchFirst<S> {
     inner: S,
     shared: Shared,
+    request_bytes: Arc<Bound>,
 }
 
 impl<S> WatchFirst<S> {
     /// Stands before `inner`.
-    pub fn new(inner: S, shared: Shared) -> Self {
-        Self { inner, shared }
+    pub fn new(inner: S, shared: Shared, request_bytes: Arc<Bound>) -> Self {
+        Self { inner, shared, request_bytes }
     }
 }
 
@@ -69,11 +72,12 @@ where
             return Box::pin(self.inner.call(request));
         }
         let open = Open { shared: self.shared.clone() };
+        let request_bytes = self.request_bytes.clone();
         Box::pin(async move {
-            let mut grpc = Grpc::new(Encoded).max_decoding_message_size(super::REQUEST_BYTES);
+            let mut grpc = Grpc::new(Encoded).max_decoding_message_size(request_bytes.limit());
             let begun = timeout(REQUEST, grpc.server_streaming(open, request)).await;
             let late = |_| Status::deadline_exceeded(format!("no request within {} s", REQUEST.as_secs())).into_http();
-            Ok(begun.unwrap_or_else(late))
+            Ok(bounded::too_large(begun.unwrap_or_else(late), &request_bytes))
         })
     }
 }
@@ -95,8 +99,8 @@ impl ServerStreamingService<WatchRequest> for Open {
 /// Begins a watch, if there is a place for it.
 pub(super) fn open(shared: &Shared, request: WatchRequest) -> Result<Messages, Status> {
     let limit = shared.config.max_watchers;
-    let full = |_| invalid::exhausted(format!("this queen serves {limit} watches and has them"), RETRY);
-    let place = shared.places.clone().try_acquire_owned().map_err(full)?;
+    let full = || invalid::exhausted(format!("this queen serves {limit} watches and has them"), RETRY);
+    let place = shared.places.enter().ok_or_else(full)?;
     let (out, messages) = mpsc::channel(AHEAD);
     let watcher = Watcher::new(shared.clone(), request, out)?;
     // The place goes with the watcher: one that was cut is over, although its client may never read that.

@@ -1,6 +1,8 @@
 //! The queen over real sockets: hives, watchers, schedulers and browsers as plain clients.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod masks;
@@ -10,9 +12,12 @@ mod mirror;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod papers;
+#[cfg(test)]
 mod questions;
 #[cfg(test)]
 mod reservations;
+mod secure;
 #[cfg(test)]
 mod telemetry;
 #[cfg(test)]

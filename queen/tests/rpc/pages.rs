@@ -131,7 +131,7 @@ async fn health_and_both_reflections_are_served() {
 async fn an_address_that_cannot_be_had_is_explained() {
     let exposed = Config { listen: "0.0.0.0:0".parse().unwrap(), ..Config::default() };
     let error = Queen::bind(exposed.clone()).await.unwrap_err();
-    assert!(matches!(error, BindError::Exposed(_)) && error.to_string().contains("--insecure"), "{error}");
+    assert!(matches!(error, BindError::Exposed { .. }) && error.to_string().contains("--insecure"), "{error}");
     assert!(Queen::bind(Config { insecure: true, ..exposed }).await.is_ok());
     let first = Running::start(|_| {}).await;
     let error = Queen::bind(Config { listen: first.address, ..Config::default() }).await.unwrap_err();
@@ -162,7 +162,13 @@ async fn a_question_that_is_too_large_is_refused() {
     let queen = Running::start(|_| {}).await;
     let request = ListWorkersRequest { page_token: "x".repeat(65 * 1024), ..ListWorkersRequest::default() };
     let mut client = proto::fleet_service_client::FleetServiceClient::new(queen.channel().await);
-    assert_eq!(client.list_workers(request).await.unwrap_err().code(), tonic::Code::OutOfRange);
+    assert_eq!(client.list_workers(request).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    let filter = proto::Filter { model: "x".repeat(65 * 1024), ..proto::Filter::default() };
+    let watch = proto::WatchRequest { filter: Some(filter), ..proto::WatchRequest::default() };
+    assert_eq!(client.watch(watch).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    let scraped = http(&queen, &get("/metrics", "localhost"), b"").await.1;
+    let scraped = String::from_utf8(scraped).unwrap();
+    assert!(scraped.contains("rbee_queen_bound_refused_total{bound=\"request_bytes\"} 2\n"), "{scraped}");
 }
 
 #[tokio::test]

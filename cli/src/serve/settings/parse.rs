@@ -1,6 +1,6 @@
 //! The text of a configuration file. Every mistake is told with its line, its key and what is accepted.
 
-use super::{File, HiveSection};
+use super::{File, HiveSection, queen};
 use crate::args::ProbeKind;
 use crate::verbs::parse_endpoint;
 use ::hive::worker::observe::rules::Address;
@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 /// More rules than a hive observes at once are refused.
 const RULES_MAX: usize = 256;
 /// The tables of a file.
-const TABLES: [&str; 2] = ["hive", "observe"];
+const TABLES: [&str; 3] = ["hive", "observe", "queen"];
 
 /// Reads a whole file.
 pub fn parse(bytes: &[u8]) -> Result<File, FileError> {
@@ -30,6 +30,8 @@ fn file(text: &str) -> Result<File, FileError> {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("hive", DeValue::Table(all)) => file.hive = hive(all, value)?,
             ("hive", _) => return Err(FileError::at(value.span(), "hive: use a table, [hive]")),
+            ("queen", DeValue::Table(all)) => file.queen = queen::section(all)?,
+            ("queen", _) => return Err(FileError::at(value.span(), "queen: use a table, [queen]")),
             ("observe", DeValue::Array(all)) => file.observe = rules(all)?,
             ("observe", _) => return Err(FileError::at(key.span(), "observe: use one table a rule, [[observe]]")),
             (other, _) => return Err(unknown("", other, key.span(), &TABLES)),
@@ -52,6 +54,9 @@ fn hive(all: &DeTable<'_>, whole: &Spanned<DeValue<'_>>) -> Result<HiveSection, 
         nvml_library: fields.text("nvml-library")?.map(PathBuf::from),
         template_dir: fields.text("template-dir")?.map(PathBuf::from),
         container_sockets: paths(fields.texts("container-sockets")?),
+        tls_ca: fields.text("tls-ca")?.map(PathBuf::from),
+        tls_name: fields.text("tls-name")?,
+        token_file: fields.text("token-file")?.map(PathBuf::from),
     };
     fields.end()?;
     let place =
@@ -63,8 +68,8 @@ fn hive(all: &DeTable<'_>, whole: &Spanned<DeValue<'_>>) -> Result<HiveSection, 
     if let Some(slice) = &section.slice {
         ::hive::worker::cgroup::check_slice(slice).map_err(|error| wrong("slice", error.to_string()))?;
     }
-    if section.queen.iter().flatten().any(|url| !url.starts_with("http://")) {
-        return Err(wrong("queen", "use http://HOST:PORT".to_owned()));
+    if section.queen.iter().flatten().any(|url| !["http://", "https://"].iter().any(|start| url.starts_with(start))) {
+        return Err(wrong("queen", "use http://HOST:PORT or https://HOST:PORT".to_owned()));
     }
     Ok(section)
 }

@@ -7,7 +7,9 @@ const WHOLE: &str = r#"
 [hive]
 name = "gpu-1"
 labels = { rack = "a", owner = "" }
-queen = "http://queen:7833"
+queen = "https://queen:7833"
+tls-ca = "/ca.pem"
+token-file = "/token"
 state-dir = "/s"
 slice = "rbee.slice"
 advertise = "gpu-1.lan"
@@ -35,9 +37,10 @@ fn a_whole_file_is_read() {
     let file = parse(WHOLE.as_bytes()).unwrap();
     assert_eq!(file.hive.name.as_deref(), Some("gpu-1"));
     assert_eq!(file.hive.labels.len(), 2);
-    assert_eq!(file.hive.queen, Some(vec!["http://queen:7833".to_owned()]));
+    assert_eq!(file.hive.queen, Some(vec!["https://queen:7833".to_owned()]));
     assert_eq!(file.hive.state_dir, Some("/s".into()));
     assert_eq!(file.hive.nvml_library, None);
+    assert_eq!((&file.hive.tls_ca, &file.hive.token_file), (&Some("/ca.pem".into()), &Some("/token".into())));
     assert_eq!(file.hive.container_sockets, Some(vec!["/run/docker.sock".into()]));
     let targets: Vec<String> = file.observe.iter().map(ToString::to_string).collect();
     assert_eq!(targets, ["unit ollama.service", "container vllm", "process *llama-server*"]);
@@ -107,13 +110,13 @@ fn a_wrong_value_is_told_with_its_line_and_what_is_accepted() {
 
 #[test]
 fn a_file_that_was_named_must_be_there() {
-    let told = read(Some(Path::new("/nowhere/hive.toml"))).unwrap_err().to_string();
+    let told = read(Some(Path::new("/nowhere/hive.toml")), HIVE).unwrap_err().to_string();
     assert!(told.contains("/nowhere/hive.toml") && told.contains("No such file"), "{told}");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hive.toml");
     std::fs::write(&path, "[hive]\nnam = \"a\"\n").unwrap();
-    let told = read(Some(&path)).unwrap_err().to_string();
+    let told = read(Some(&path), HIVE).unwrap_err().to_string();
     assert!(told.ends_with("hive.toml:2: there is no key \"nam\" in hive: did you mean name?"), "{told}");
     std::fs::write(&path, "# nothing\n".repeat(200_000)).unwrap();
-    assert!(read(Some(&path)).unwrap_err().to_string().contains("1 MiB"));
+    assert!(read(Some(&path), HIVE).unwrap_err().to_string().contains("1 MiB"));
 }

@@ -4,6 +4,7 @@ use super::calls::Calls;
 use crate::rpc::services::{Caller, Services};
 use crate::rpc::uplink::{CALL_DEADLINE, SessionError, connect};
 use bytes::Bytes;
+use common::link::Access;
 use common::tunnel::{MESSAGES_WAITING, Pipe, STREAM_WINDOW, STREAMS};
 use proto::AttachRequest;
 use proto::hive_service_client::HiveServiceClient;
@@ -35,9 +36,13 @@ pub struct Connection {
 
 impl Connection {
     /// Dials the queen at `url` anew, and opens the tunnel of a session.
-    pub async fn open(url: &str, session: &str, services: &Services) -> Result<Self, SessionError> {
+    pub async fn open(
+        (url, access): (&str, &Access),
+        session: &str,
+        services: &Services,
+    ) -> Result<Self, SessionError> {
         let cut = CancellationToken::new();
-        let opening = tokio::time::timeout(CALL_DEADLINE, attach(url, session, cut.clone()));
+        let opening = tokio::time::timeout(CALL_DEADLINE, attach((url, access), session, cut.clone()));
         let refused = |status| SessionError::refused(url, ATTACH, status);
         let (pipe, why) = opening.await.unwrap_or_else(|_| Err(refused(late())))?;
         let (calls, leave) = (Calls::default(), CancellationToken::new());
@@ -76,8 +81,12 @@ fn late() -> Status {
 /// Why the queen ended a tunnel, once she has said so.
 type Why = Arc<Mutex<Option<Status>>>;
 
-async fn attach(url: &str, session: &str, cut: CancellationToken) -> Result<(Pipe, Why), SessionError> {
-    let mut client = HiveServiceClient::new(connect(url).await?);
+async fn attach(
+    (url, access): (&str, &Access),
+    session: &str,
+    cut: CancellationToken,
+) -> Result<(Pipe, Why), SessionError> {
+    let mut client = HiveServiceClient::new(connect(url, access).await?);
     let (sender, waiting) = mpsc::channel::<Bytes>(MESSAGES_WAITING);
     let first = tokio_stream::once(AttachRequest { session: session.to_owned(), data: Bytes::new() });
     let data = ReceiverStream::new(waiting).map(|data| AttachRequest { session: String::new(), data });

@@ -9,6 +9,7 @@ mod tests;
 use super::services::Services;
 use super::uplink::{Session, SessionError, random};
 use common::Backoff;
+use common::link::Access;
 use connection::Connection;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// The tunnel to one queen.
 pub struct Tunnel {
     url: String,
+    access: Access,
     sessions: watch::Receiver<Option<Session>>,
     services: Services,
     idle: Duration,
@@ -50,8 +52,14 @@ enum Ended {
 impl Tunnel {
     /// To the queen at `url`, for whatever session is the newest. Left after `idle` without a call. Nothing is dialled
     /// before [`Tunnel::run`].
-    pub fn new(url: String, sessions: watch::Receiver<Option<Session>>, services: Services, idle: Duration) -> Self {
-        Self { url, sessions, services, idle, told: String::new() }
+    pub fn new(
+        url: String,
+        access: Access,
+        sessions: watch::Receiver<Option<Session>>,
+        services: Services,
+        idle: Duration,
+    ) -> Self {
+        Self { url, access, sessions, services, idle, told: String::new() }
     }
 
     /// Keeps a tunnel open until `stopping` is cancelled. No answer of a queen ends it.
@@ -108,7 +116,7 @@ impl Tunnel {
         stopping: &CancellationToken,
     ) -> Result<(), Ended> {
         let mut open = tokio::select! {
-            opened = Connection::open(&self.url, &session.name, &self.services) => opened.map_err(Ended::Trouble)?,
+            opened = Connection::open((&self.url, &self.access), &session.name, &self.services) => opened.map_err(Ended::Trouble)?,
             () = stopping.cancelled() => return Err(Ended::Over(Over::Stopping)),
             over = newer(&mut self.sessions) => return Err(Ended::Over(over)),
         };

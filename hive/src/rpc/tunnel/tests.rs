@@ -94,7 +94,7 @@ impl Place {
         let about = Arc::new(|| proto::DescribeHiveResponse { pid: 7, ..Default::default() });
         let services = Services { life, templates: Arc::new(Templates::new(None)), about, stopping: stopping.clone() };
         let sessions = watch::Sender::new(Some(session("s1")));
-        let tunnel = Tunnel::new(url, sessions.subscribe(), services, idle);
+        let tunnel = Tunnel::new(url, common::link::Access::default(), sessions.subscribe(), services, idle);
         let running = tokio::spawn(tunnel.run(stopping.clone()));
         Self { attached, sessions, stopping, running, _state: state }
     }

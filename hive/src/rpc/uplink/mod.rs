@@ -8,6 +8,7 @@ mod tests;
 
 pub use frames::Sources;
 
+use common::link::{Access, Channel, LinkError};
 use common::{Backoff, from_duration};
 use frames::{Frames, Pulse};
 use handed::Handed;
@@ -16,7 +17,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
@@ -59,10 +60,8 @@ pub struct Session {
 /// Why a session, or a tunnel of one, ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
-    #[error("{0:?} is not an address: write http://host:port")]
-    Address(String, #[source] tonic::transport::Error),
-    #[error("nobody answers at {url}: {reason}")]
-    Connect { url: String, reason: String },
+    #[error("no connection to {url}: {reason}")]
+    Connect { url: String, reason: LinkError },
     #[error("{step} was answered with {:?}: {}", status.code(), status.message())]
     Refused { step: &'static str, status: Status },
     #[error("what listens at {0} does not answer as a queen does")]
@@ -101,6 +100,7 @@ impl SessionError {
 /// One queen's uplink.
 pub struct Uplink {
     url: String,
+    access: Access,
     journal_id: String,
     sources: Sources,
     state: watch::Sender<LinkState>,
@@ -110,9 +110,9 @@ pub struct Uplink {
 
 impl Uplink {
     /// To the queen at `url`. Nothing is dialled before [`Uplink::run`].
-    pub fn new(url: String, journal_id: String, sources: Sources) -> Self {
+    pub fn new(url: String, access: Access, journal_id: String, sources: Sources) -> Self {
         let state = watch::Sender::new(LinkState { url: url.clone(), connected: false, error: None });
-        Self { url, journal_id, sources, state, opened: watch::Sender::default(), window: None }
+        Self { url, access, journal_id, sources, state, opened: watch::Sender::default(), window: None }
     }
 
     /// How the link stands, now and later.
@@ -157,7 +157,7 @@ impl Uplink {
     }
 
     async fn session(&mut self, backoff: &mut Backoff, stopping: &CancellationToken) -> Result<(), SessionError> {
-        let Some(channel) = until(stopping, connect(&self.url)).await.transpose()? else { return Ok(()) };
+        let Some(channel) = until(stopping, connect(&self.url, &self.access)).await.transpose()? else { return Ok(()) };
         let mut client = HiveServiceClient::new(channel);
         let hive = self.sources.hive.borrow().as_ref().clone();
         let opened = Instant::now();
@@ -215,24 +215,19 @@ impl Uplink {
 }
 
 /// A connection of its own to the queen at `url`.
-pub(super) async fn connect(url: &str) -> Result<Channel, SessionError> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| SessionError::Address(url.to_owned(), e))?;
-    let endpoint = endpoint
-        .connect_timeout(CALL_DEADLINE)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_ANSWER)
-        .keep_alive_while_idle(true);
-    endpoint.connect().await.map_err(|error| SessionError::Connect { url: url.to_owned(), reason: root_cause(&error) })
-}
-
-/// The innermost reason, which is the one that tells a person something.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
+pub(super) async fn connect(url: &str, access: &Access) -> Result<Channel, SessionError> {
+    let set = |endpoint: Endpoint| {
+        endpoint
+            .connect_timeout(CALL_DEADLINE)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_ANSWER)
+            .keep_alive_while_idle(true)
+    };
+    // The handshake is not a part of what the endpoint calls connecting.
+    let connected = tokio::time::timeout(CALL_DEADLINE, access.connect(url, set)).await;
+    let late = || LinkError::Connect(format!("no connection within {} s", CALL_DEADLINE.as_secs()));
+    connected.unwrap_or_else(|_| Err(late())).map_err(|reason| SessionError::Connect { url: url.to_owned(), reason })
 }
 
 async fn until<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {

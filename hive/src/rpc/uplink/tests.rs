@@ -80,7 +80,7 @@ impl Scene {
     fn uplink(&self) -> (tokio::task::JoinHandle<()>, watch::Receiver<LinkState>) {
         let sources =
             Sources { roster: self.roster.subscribe(), rounds: self.rounds.subscribe(), hive: self.hive.subscribe() };
-        let uplink = Uplink::new(self.url.clone(), "j".into(), sources);
+        let uplink = Uplink::new(self.url.clone(), Access::default(), "j".into(), sources);
         let state = uplink.state();
         (tokio::spawn(uplink.run(self.stopping.clone())), state)
     }

@@ -10,12 +10,14 @@ pub(crate) mod mirror;
 mod model;
 mod page;
 mod shelf;
+mod sizes;
 mod wanted;
 
 pub use class::Class;
 pub use classes::TooManyClasses;
 pub use list::Key;
 pub use page::{Place, Read};
+pub use sizes::{Sizes, Told};
 pub use wanted::Wanted;
 
 use super::filter;
@@ -125,6 +127,7 @@ pub struct Feed {
     classes: Mutex<Vec<Weak<Class>>>,
     max_classes: usize,
     changed: watch::Sender<u64>,
+    told: Told,
 }
 
 impl Feed {
@@ -132,7 +135,7 @@ impl Feed {
     /// different filters and masks are watched at once.
     pub fn new(instance: String, max_classes: usize) -> Self {
         let (inner, shelf, classes) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { instance, inner, shelf, classes, max_classes, changed: watch::Sender::new(0) }
+        Self { instance, inner, shelf, classes, max_classes, changed: watch::Sender::new(0), told: Told::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -128,6 +128,7 @@ impl Feed {
         }
         let tip = inner.tip();
         if let Some(page) = shared.filter(|page| page.is_news(now, tip, inner.forgotten)) {
+            self.told.shared();
             return place.take(&page, tip);
         }
         let everything = Wanted::default();
@@ -153,6 +154,7 @@ impl Feed {
         }
         let shared = view.shelf.find(place.from());
         if let Some(page) = shared.filter(|page| page.is_news(now, tip, inner.forgotten)) {
+            self.told.shared();
             return place.take(&page, tip);
         }
         let (mut gathered, upper) = view.gather(place, max_bytes);
@@ -191,6 +193,7 @@ impl Feed {
     }
 
     fn page(&self, made: Instant, from: From, to: (u64, u64), tip: (u64, u64), gathered: &Gathered) -> Page {
+        self.told.made(gathered.conflated);
         let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(to.0), gathered));
         let ((upper, beats), hint, cut) = (to, gathered.hint, to != tip);
         Page { from, upper, beats, hint, message, cut, made, tip: tip.0 }

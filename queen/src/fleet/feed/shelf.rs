@@ -49,6 +49,11 @@ impl Shelf {
         self.0.iter().rev().find(|page| page.from == from).cloned()
     }
 
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Keeps a page, if it says anything.
     pub fn keep(&mut self, page: &Arc<Page>) {
         if page.message.is_none() {

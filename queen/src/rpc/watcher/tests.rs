@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Config;
+use crate::bound::Bound;
 use crate::fleet::Fleet;
 use crate::fleet::feed::mirror::Mirror;
 use crate::fleet::sample::{cpu, one_hive};
@@ -9,7 +10,6 @@ use crate::reserve::{Reserving, Ways};
 use crate::tunnel::NoTunnel;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -25,9 +25,10 @@ pub(super) fn shared(instance: &str, now: Instant, places: usize) -> (Shared, wa
         config: Arc::new(config),
         stopping: CancellationToken::new(),
         bookmarks,
-        places: Arc::new(Semaphore::new(places)),
+        places: Bound::new(places),
         tunnels: Arc::default(),
         cut: Arc::new(AtomicU64::new(0)),
+        counts: Arc::default(),
     };
     (shared, sender)
 }

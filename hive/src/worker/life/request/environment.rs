@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 /// Kept even where the environment is cleared: without them few programs run as people expect.
 const KEPT: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
-/// The service manager's words to the hive, which are not meant for its workers.
-const PRIVATE: [&str; 6] =
-    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// The service manager's words to the hive, and what the hive shows its queen: not meant for its workers.
+const PRIVATE: [&str; 7] =
+    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "RBEE_TOKEN"];
 
 /// Whether this can name a variable.
 pub fn is_name(text: &str) -> bool {
@@ -43,7 +43,7 @@ mod tests {
     use std::collections::HashMap;
 
     fn own() -> BTreeMap<String, String> {
-        let keys = ["PATH", "HOME", "LANG", "TZ", "TOKEN", "HF_HOME", "NOTIFY_SOCKET", "PATHS"];
+        let keys = ["PATH", "HOME", "LANG", "TZ", "TOKEN", "HF_HOME", "NOTIFY_SOCKET", "PATHS", "RBEE_TOKEN"];
         keys.into_iter().map(|key| (key.to_owned(), format!("own {key}"))).collect()
     }
 

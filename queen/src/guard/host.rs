@@ -1,34 +1,31 @@
-//! Who may ask: a page from elsewhere must not reach a queen on localhost, neither by its own name for it (Host) nor
-//! across origins (Origin). Checked before anything else looks at a request.
+//! Under which name a queen is asked: a page from elsewhere must not reach a queen on localhost, neither by its own
+//! name for it (Host) nor across origins (Origin). Checked before anything else looks at a request.
 
-use crate::page;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use super::Shown;
+use axum::extract::Request;
+use http::HeaderMap;
 use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
-use http::{HeaderMap, StatusCode};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use tonic::Status;
 
 /// Which values of Host are answered.
 #[derive(Debug)]
-pub struct Guard {
+pub struct Hosts {
     bound: SocketAddr,
     insecure: bool,
     allowed: Vec<String>,
+    shown: Shown,
 }
 
-impl Guard {
+impl Hosts {
     /// A queen that listens on `bound`. `insecure` answers every IP address; `allowed` are further names, with or
-    /// without a port.
-    pub fn new(bound: SocketAddr, insecure: bool, allowed: &[String]) -> Self {
-        Self { bound, insecure, allowed: allowed.iter().map(|name| name.to_ascii_lowercase()).collect() }
+    /// without a port. Names in the certificate that is `shown` are answered too.
+    pub fn new(bound: SocketAddr, insecure: bool, allowed: &[String], shown: Shown) -> Self {
+        Self { bound, insecure, allowed: allowed.iter().map(|name| name.to_ascii_lowercase()).collect(), shown }
     }
 
     /// Says why a request is refused, if it is.
-    fn objection(&self, request: &Request) -> Option<String> {
+    pub fn objection(&self, request: &Request) -> Option<String> {
         let headers = request.headers();
         let header = match header(headers, HOST) {
             Ok(header) => header.map(str::to_ascii_lowercase),
@@ -59,10 +56,16 @@ impl Guard {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host();
         let literal = name.trim_start_matches('[').trim_end_matches(']');
-        match literal.parse::<IpAddr>() {
+        let known = match literal.parse::<IpAddr>() {
             Ok(ip) => ip.is_loopback() || ip == self.bound.ip() || self.insecure,
             Err(_) => name == "localhost" || name.ends_with(".localhost") || self.allowed.iter().any(|a| a == name),
-        }
+        };
+        known || self.is_certified(literal)
+    }
+
+    /// Whoever asks under such a name was shown that the name is ours.
+    fn is_certified(&self, host: &str) -> bool {
+        self.shown.as_ref().is_some_and(|shown| shown.borrow().names(host))
     }
 }
 
@@ -90,62 +93,51 @@ fn same_origin(origin: &str, host: &str) -> bool {
     full(scheme).is_some() && full(scheme) == full(host)
 }
 
-/// The layer.
-pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.objection(&request) {
-        None => next.run(request).await,
-        Some(objection) => match page::grpc(request.headers()) {
-            Some(kind) => page::refusal(kind, Status::permission_denied(objection)),
-            None => (StatusCode::FORBIDDEN, format!("{objection}\n")).into_response(),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::body::Body;
 
-    fn refused(guard: &Guard, host: &str, origin: Option<&str>) -> bool {
+    fn refused(hosts: &Hosts, host: &str, origin: Option<&str>) -> bool {
         let mut request = http::Request::builder().uri("/").header(HOST, host);
         if let Some(origin) = origin {
             request = request.header(ORIGIN, origin);
         }
-        guard.objection(&request.body(Body::empty()).unwrap()).is_some()
+        hosts.objection(&request.body(Body::empty()).unwrap()).is_some()
     }
 
     #[test]
     fn a_name_that_somebody_else_points_at_us_is_not_answered() {
-        let guard = Guard::new("127.0.0.1:7833".parse().unwrap(), false, &["Queen.lab".to_owned()]);
+        let hosts = Hosts::new("127.0.0.1:7833".parse().unwrap(), false, &["Queen.lab".to_owned()], None);
         for good in ["127.0.0.1:7833", "localhost:7833", "localhost", "[::1]:7833", "queen.lab", "QUEEN.lab:9"] {
-            assert!(!refused(&guard, good, None), "{good}");
+            assert!(!refused(&hosts, good, None), "{good}");
         }
         for bad in ["evil.example", "evil.example:7833", "10.0.0.1:7833", "localhost.evil.example", "", "a b", "@"] {
-            assert!(refused(&guard, bad, None), "{bad}");
+            assert!(refused(&hosts, bad, None), "{bad}");
         }
-        let lab = Guard::new("0.0.0.0:7833".parse().unwrap(), true, &[]);
+        let lab = Hosts::new("0.0.0.0:7833".parse().unwrap(), true, &[], None);
         assert!(!refused(&lab, "10.0.0.1:7833", None) && refused(&lab, "evil.example", None));
     }
 
     #[test]
     fn a_page_of_another_origin_is_not_answered() {
-        let guard = Guard::new("127.0.0.1:7833".parse().unwrap(), false, &[]);
-        assert!(!refused(&guard, "127.0.0.1:7833", Some("http://127.0.0.1:7833")));
-        assert!(!refused(&guard, "localhost", Some("http://localhost:80")));
+        let hosts = Hosts::new("127.0.0.1:7833".parse().unwrap(), false, &[], None);
+        assert!(!refused(&hosts, "127.0.0.1:7833", Some("http://127.0.0.1:7833")));
+        assert!(!refused(&hosts, "localhost", Some("http://localhost:80")));
         for bad in
             ["http://localhost:7833", "http://127.0.0.1:7834", "http://127.0.0.1", "https://evil.example", "null"]
         {
-            assert!(refused(&guard, "127.0.0.1:7833", Some(bad)), "{bad}");
+            assert!(refused(&hosts, "127.0.0.1:7833", Some(bad)), "{bad}");
         }
     }
 
     #[test]
     fn two_hosts_in_one_request_must_both_pass() {
-        let guard = Guard::new("127.0.0.1:7833".parse().unwrap(), false, &[]);
+        let hosts = Hosts::new("127.0.0.1:7833".parse().unwrap(), false, &[], None);
         let request =
             |uri: &str, host: &str| http::Request::builder().uri(uri).header(HOST, host).body(Body::empty()).unwrap();
-        assert!(guard.objection(&request("http://localhost/x", "localhost")).is_none());
-        assert!(guard.objection(&request("http://localhost/x", "evil.example")).is_some());
-        assert!(guard.objection(&request("http://evil.example/x", "localhost")).is_some());
+        assert!(hosts.objection(&request("http://localhost/x", "localhost")).is_none());
+        assert!(hosts.objection(&request("http://localhost/x", "evil.example")).is_some());
+        assert!(hosts.objection(&request("http://evil.example/x", "localhost")).is_some());
     }
 }

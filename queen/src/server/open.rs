@@ -1,0 +1,148 @@
+//! The connections that are open: how many in all, how many of each address.
+
+use crate::bound::{Bound, Bounds, Place};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::warn;
+
+/// So many connections at once are told that there is no room for them. Further ones are closed without a word.
+const TURNED: usize = 64;
+
+/// How many connections each address has.
+#[derive(Debug, Default)]
+pub struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+impl Addresses {
+    /// The most that one address has, this machine left out.
+    pub fn most(&self) -> usize {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().filter(|(address, _)| !address.is_loopback()).map(|(_, count)| *count).max().unwrap_or(0)
+    }
+
+    fn of(&self, address: IpAddr) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address).copied().unwrap_or(0)
+    }
+
+    fn enter(&self, address: IpAddr) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(address).or_default() += 1;
+    }
+
+    fn leave(&self, address: IpAddr) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&address);
+            }
+        }
+    }
+}
+
+/// The connections there are.
+pub struct Open {
+    /// One task each.
+    pub tasks: JoinSet<()>,
+    peers: HashMap<Id, IpAddr>,
+    bounds: Bounds,
+    addresses: Arc<Addresses>,
+    turned: Arc<Bound>,
+    full: bool,
+}
+
+impl Open {
+    /// None yet.
+    pub fn new(bounds: Bounds, addresses: Arc<Addresses>) -> Self {
+        let turned = Bound::new(TURNED);
+        Self { tasks: JoinSet::new(), peers: HashMap::new(), bounds, addresses, turned, full: false }
+    }
+
+    /// A place for a connection of `peer`, if there is one.
+    pub fn enter(&mut self, peer: IpAddr) -> Option<Place> {
+        let from_it = self.addresses.of(peer);
+        let many = !peer.is_loopback() && from_it >= self.bounds.per_address.limit();
+        if many {
+            self.bounds.per_address.refuse();
+        }
+        let place = if many { None } else { self.bounds.connections.enter() };
+        let was_full = std::mem::replace(&mut self.full, place.is_none());
+        if place.is_none() && !was_full {
+            let connections = self.bounds.connections.taken();
+            warn!(%peer, connections, from_it, "too many connections: refusing further ones");
+        }
+        place
+    }
+
+    /// Runs a connection.
+    pub fn begin(&mut self, peer: IpAddr, connection: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(connection);
+        self.peers.insert(task.id(), peer);
+        self.addresses.enter(peer);
+    }
+
+    /// Tells a connection that there is no room, if not too many are being told that already.
+    pub fn turn_away(&mut self, telling: impl Future<Output = ()> + Send + 'static) {
+        let Some(place) = self.turned.enter() else { return };
+        self.tasks.spawn(async move {
+            telling.await;
+            drop(place);
+        });
+    }
+
+    /// A task of [`Open::tasks`] is over.
+    pub fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let peer = self.peers.remove(&id);
+        if let Err(error) = ended {
+            warn!(?peer, %error, "a connection failed inside the queen");
+        }
+        if let Some(peer) = peer {
+            self.addresses.leave(peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+
+    #[tokio::test]
+    async fn one_address_does_not_take_the_places_of_all() {
+        let config = Config { max_connections: 4, max_connections_per_address: 2, ..Config::default() };
+        let bounds = Bounds::new(&config);
+        let addresses = Arc::new(Addresses::default());
+        let mut open = Open::new(bounds.clone(), Arc::clone(&addresses));
+        let [greedy, other, here]: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "127.0.0.1"].map(|ip| ip.parse().unwrap());
+        let mut began = |peer| {
+            let place = open.enter(peer);
+            let entered = place.is_some();
+            open.begin(peer, async move {
+                std::future::pending::<()>().await;
+                drop(place);
+            });
+            entered
+        };
+        assert!(began(greedy) && began(greedy));
+        assert!(open.enter(greedy).is_none());
+        assert_eq!((bounds.per_address.refused(), addresses.most()), (1, 2));
+        let mut began = |peer| {
+            let place = open.enter(peer);
+            let entered = place.is_some();
+            open.begin(peer, async move {
+                std::future::pending::<()>().await;
+                drop(place);
+            });
+            entered
+        };
+        assert!(began(other) && began(here));
+        assert!(!began(here), "four in all");
+        assert_eq!((bounds.connections.taken(), bounds.connections.refused()), (4, 1));
+        open.tasks.abort_all();
+        while let Some(ended) = open.tasks.join_next_with_id().await {
+            open.ended(ended);
+        }
+        assert_eq!((bounds.connections.taken(), addresses.most()), (0, 0));
+    }
+}
