@@ -3,6 +3,8 @@
 use crate::harness::{PATIENCE, Running, Session, eventually, hive};
 use bytes::Bytes;
 use common::tunnel::{MESSAGES_WAITING, Pipe};
+use hyper_util::client::legacy::Client as Http;
+use hyper_util::rt::TokioExecutor;
 use proto::hive_service_client::HiveServiceClient;
 use proto::worker_service_client::WorkerServiceClient;
 use proto::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -250,12 +252,15 @@ async fn a_deadline_reaches_the_hive_and_holds_here() {
     let queen = Running::start(|_| {}).await;
     let session = Session::open(&queen, hive("box")).await.unwrap();
     let mut attached = Attached::open(&queen, &session.session, "first").await.unwrap();
-    let mut raw = Request::new(stop());
-    // As a client that does not watch the time itself.
-    raw.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
+    let mut request = Request::new(stop());
+    request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
+    // A client that does not watch the time itself, as tonic's own channel would.
+    let http = Http::builder(TokioExecutor::new()).http2_only(true).build_http::<tonic::body::Body>();
+    let mut bare = WorkerServiceClient::with_origin(http, format!("http://{}", queen.address).parse().unwrap());
     let began = Instant::now();
-    let status = timeout(PATIENCE, client(&queen).await.stop_worker(raw)).await.unwrap().unwrap_err();
-    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
+    let status = timeout(PATIENCE, bare.stop_worker(request)).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("hive box has not answered within 300ms"), "{status}");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(!attached.timeouts.recv().await.unwrap().is_empty(), "the hive knows how long it has");
     timeout(PATIENCE, attached.seen.call_dropped.cancelled()).await.unwrap();
