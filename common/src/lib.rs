@@ -1,4 +1,5 @@
-//! What hive and queen must agree on beyond the wire: names, columns, times on the wire, back-off, stopping, logging.
+//! What hive and queen must agree on beyond the wire: names, columns, room on GPUs, times on the wire, back-off, stopping,
+//! logging.
 
 mod backoff;
 pub mod columns;
@@ -7,6 +8,7 @@ mod name;
 pub mod stop;
 mod time;
 pub mod trace;
+pub mod vram;
 
 pub use backoff::Backoff;
 pub use name::{HiveId, NameError, WorkerId, fit_name};

@@ -9,6 +9,7 @@ mod config;
 mod gpu_news;
 pub mod gpus;
 pub mod host;
+pub mod ledger;
 pub mod roster;
 pub mod round;
 pub mod rpc;
@@ -67,6 +68,7 @@ impl Hive {
             slice: config.slice.clone(),
             cgroup_root: config.cgroup_root.clone(),
             proc_root: config.proc_root.clone(),
+            gpu_lock_dir: config.gpu_lock_dir.clone(),
         };
         let gpus = watch::Sender::default();
         let life = Life::open(life, gpus.subscribe(), stopping.clone()).await.map_err(HiveError::Open)?;
@@ -112,9 +114,11 @@ impl Hive {
             tasks.spawn(uplink.run(stopping.clone()));
         }
         let host: watch::Sender<Arc<HostView>> = watch::Sender::default();
-        let news = News { rounds, gpus: about_gpus, host: host.subscribe() };
+        let news = News { rounds, gpus: about_gpus, host: host.subscribe(), grants: life.grants() };
         tasks.spawn(gpu_news::write_down(gpu_news, life.clone()));
-        tasks.spawn(about.clone().follow(news, stopping.clone()));
+        let lives = life.clone();
+        let held = move |view: &Arc<GpuView>| lives.held(view);
+        tasks.spawn(about.clone().follow(news, held, stopping.clone()));
         tasks.spawn(host::run(host_config(&config), life.roster(), host, stopping.clone()));
         let learning = life.clone();
         tasks.spawn(async move {
@@ -123,7 +127,8 @@ impl Hive {
             }
         });
         let service = rpc::workers::service(life.clone(), move || about.describe(&links), stopping.clone());
-        tasks.spawn(socket::serve(service, listener, stopping.clone()));
+        let grants = rpc::grants::service(life.clone(), || false);
+        tasks.spawn(socket::serve(service, grants, listener, stopping.clone()));
 
         while tasks.join_next().await.is_some() {}
         sampling.ended().await;

@@ -67,6 +67,7 @@ pub fn config(global: &Global, agent: Agent, own_queen: Option<String>) -> Resul
         slice: choices.slice.value,
         cgroup_root: agent.cgroup_root,
         proc_root: agent.proc_root,
+        gpu_lock_dir: agent.gpu_lock_dir.unwrap_or_else(locate::gpu_lock_dir),
         sys_root: "/sys".into(),
         period: agent.period,
         nvml_library: choices.nvml_library.value,

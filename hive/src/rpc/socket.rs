@@ -1,6 +1,8 @@
 //! The hive's unix socket: binding it so that only its owner can reach it, and that no live hive loses its own.
 
+use super::grants::Grants;
 use super::workers::Workers;
+use proto::grant_service_server::GrantServiceServer;
 use proto::worker_service_server::WorkerServiceServer;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -79,9 +81,15 @@ async fn answers(path: &Path) -> bool {
 }
 
 /// Serves until stopped; then for [`CLIENTS_LEAVE`] longer, for the last answers.
-pub async fn serve(service: WorkerServiceServer<Workers>, listener: UnixListener, stopping: CancellationToken) {
+pub async fn serve(
+    service: WorkerServiceServer<Workers>,
+    grants: GrantServiceServer<Grants>,
+    listener: UnixListener,
+    stopping: CancellationToken,
+) {
     let serving = tonic::transport::Server::builder()
         .add_service(service)
+        .add_service(grants)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopping.clone().cancelled_owned());
     let patience = async {
         stopping.cancelled().await;

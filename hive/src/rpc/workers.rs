@@ -3,7 +3,7 @@
 
 mod follow;
 mod observe;
-mod refuse;
+pub(super) mod refuse;
 
 use crate::roster::Member;
 use crate::worker::Life;

@@ -32,6 +32,7 @@ impl Place {
             slice: "rpc.slice".to_owned(),
             cgroup_root: Some(PathBuf::from("/nowhere")),
             proc_root: PathBuf::from("/proc"),
+            gpu_lock_dir: state.path().to_owned(),
         };
         let life = Life::open(config, tokio::sync::watch::Sender::default().subscribe(), CancellationToken::new())
             .await
@@ -210,7 +211,8 @@ async fn a_client_that_says_nothing_does_not_keep_a_hive_from_stopping() {
     let path = place.state.path().join("hive.sock");
     let listener = crate::rpc::socket::bind(&path).await.unwrap();
     let service = service(place.life.clone(), proto::DescribeHiveResponse::default, place.stopping.clone());
-    let serving = tokio::spawn(crate::rpc::socket::serve(service, listener, place.stopping.clone()));
+    let grants = crate::rpc::grants::service(place.life.clone(), || false);
+    let serving = tokio::spawn(crate::rpc::socket::serve(service, grants, listener, place.stopping.clone()));
     let _silent = tokio::net::UnixStream::connect(&path).await.unwrap();
     place.stopping.cancel();
     tokio::time::timeout(DEADLINE, serving).await.unwrap().unwrap();

@@ -3,6 +3,7 @@
 
 mod entry;
 mod health;
+mod holding;
 mod launch;
 mod leave;
 mod notice;
@@ -10,6 +11,7 @@ mod oom;
 mod release;
 mod request;
 mod restart;
+mod room;
 mod start;
 mod stop;
 mod wait;
@@ -32,6 +34,7 @@ use super::lock::{LockError, SliceLock};
 use super::record::{self, Records};
 use super::{adopt, flood, logs, procfs};
 use crate::gpus::GpuView;
+use crate::ledger::{GpuLocks, Keeper, Now};
 use crate::roster::{Finding, Member, Roster};
 use common::{HiveId, WorkerId};
 use std::io;
@@ -59,6 +62,8 @@ pub struct LifeConfig {
     pub cgroup_root: Option<PathBuf>,
     /// Where procfs is mounted.
     pub proc_root: PathBuf,
+    /// Where the hives of all users of this machine lock the GPUs that they grant.
+    pub gpu_lock_dir: PathBuf,
 }
 
 /// Why a hive cannot keep workers here.
@@ -103,6 +108,8 @@ pub(super) struct Inner {
     pub boot_id: String,
     pub journal: Journal,
     pub records: Records,
+    /// What is granted of the workers and the GPUs.
+    pub ledger: Keeper,
     pub stopping: CancellationToken,
     tracker: TaskTracker,
     table: Mutex<Table>,
@@ -129,6 +136,8 @@ impl Life {
         let (ground, lock) = claim(&config).await?;
         let journal = Journal::open(&config.state_dir, &config.hive, &boot_id).map_err(at(&config.state_dir))?;
         let records = Records::open(&config.state_dir).map_err(at(&config.state_dir))?;
+        let locks = GpuLocks::new(&config.gpu_lock_dir, &config.proc_root);
+        let ledger = Keeper::open(&config.state_dir, &boot_id, locks, Arc::new(Now::real));
         let inner = Arc::new(Inner {
             config,
             gpus,
@@ -136,6 +145,7 @@ impl Life {
             boot_id,
             journal,
             records,
+            ledger,
             stopping: stopping.child_token(),
             tracker: TaskTracker::new(),
             table: Mutex::default(),
@@ -143,8 +153,10 @@ impl Life {
             _lock: lock,
         });
         adopt::adopt(&inner);
+        inner.review_grants();
         inner.tracker.spawn(adopt::rescan(inner.clone()));
         inner.tracker.spawn(flood::watch(inner.clone()));
+        inner.tracker.spawn(holding::keep(inner.clone()));
         Ok(Self(Arc::new(Handle(inner))))
     }
 
@@ -235,7 +247,12 @@ impl Inner {
         let mut members: Vec<Arc<Member>> = here.map(|entry| entry.member.clone()).collect();
         members.extend(table.observed.members().cloned());
         members.sort_by_key(|member| member.slot);
-        self.roster.send_replace(Arc::new(Roster { members }));
+        let before = self.roster.send_replace(Arc::new(Roster { members: members.clone() }));
+        // What was granted of one that has left is over before its name is free.
+        let stays = |slot| members.binary_search_by_key(&slot, |member| member.slot).is_ok();
+        for left in before.members.iter().filter(|member| !stays(member.slot)) {
+            self.ledger.ended(&left.id);
+        }
     }
 }
 

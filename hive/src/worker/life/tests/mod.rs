@@ -54,6 +54,7 @@ impl Place {
             slice: self.slice.clone(),
             cgroup_root: self.cgroup_root.clone(),
             proc_root: PathBuf::from("/proc"),
+            gpu_lock_dir: self.state.path().to_owned(),
         }
     }
 
