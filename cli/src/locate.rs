@@ -76,10 +76,10 @@ pub fn default_state_dir() -> PathBuf {
 
 /// Where hives lock the GPUs that they grant: the same place for every user, so the first that everybody may write to.
 pub fn gpu_lock_dir() -> PathBuf {
-    let shared = |path: &&str| {
+    let shared = |path: &str| {
         std::fs::metadata(path).is_ok_and(|found| found.is_dir() && found.permissions().mode() & SHARED == SHARED)
     };
-    LOCK_DIRS.iter().find(shared).unwrap_or(&LOCK_DIRS[0]).into()
+    LOCK_DIRS.iter().find(|path| shared(path)).unwrap_or(&LOCK_DIRS[0]).into()
 }
 
 /// Where the hive here listens as its configuration file says, if there is one; else the default.

@@ -8,7 +8,7 @@ mod process;
 mod scene;
 
 pub use await_event::{eventually, within};
-pub use clients::{Watcher, fleet, scheduler};
+pub use clients::{Watcher, fleet, grants, scheduler};
 pub use gpu::{FakeGpus, fake_nvml, steer_hang, steer_two_gpus, without_functions};
 pub use process::{Output, Process, alive, start_ticks};
 pub use scene::{Hive, Queen, Scene, rbee_binary};

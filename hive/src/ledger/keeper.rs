@@ -28,7 +28,7 @@ pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 pub struct Keeper {
     state: Mutex<State>,
     locks: GpuLocks,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// Workers that have ended and whose grants have not been ended yet. A lock of its own, which waits for no disk.
     ended: PlainMutex<BTreeSet<WorkerId>>,
     /// Rings when there is something to do in [`Keeper::tidy`].

@@ -8,6 +8,7 @@ mod gpu_locks;
 mod grant;
 mod keeper;
 mod refusal;
+mod review;
 mod scene;
 mod shown;
 mod sync;

@@ -8,9 +8,10 @@ use super::entry::Entry;
 use super::room::{self, Taken};
 use super::{Inner, Life};
 use crate::gpus::GpuView;
-use crate::ledger::{self, Ask, Change, Grant, Ledger, Refusal, Scene, Use, Wish};
+use crate::ledger::{self, Ask, Grant, Refusal, Scene, Wish};
+use crate::roster::Slot;
 use common::WorkerId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch::Receiver;
@@ -150,7 +151,14 @@ impl Inner {
 
     /// Decides what becomes of the grants of an earlier hive, when its workers are known again.
     pub fn review_grants(&self) {
-        self.ledger.review(|ledger| self.reviewed(ledger));
+        // Nobody starts or ends anything yet.
+        let users: BTreeSet<(String, String)> = {
+            let table = self.table();
+            let recorded = table.live.iter().filter_map(|(id, entry)| Some((id, entry.record.as_ref()?)));
+            recorded.map(|(id, record)| (id.to_string(), record.reservation.clone())).collect()
+        };
+        let lives = |worker: &str, reservation: &str| users.contains(&(worker.to_owned(), reservation.to_owned()));
+        self.ledger.review(|ledger| ledger.review(&lives, &|gpu| self.ledger.owns(gpu)));
         let grants = self.ledger.subscribe().borrow().clone();
         let promised = room::promised_gpus(&mut self.table(), &grants);
         for gpu in promised {
@@ -163,44 +171,8 @@ impl Inner {
         }
     }
 
-    fn reviewed(&self, ledger: &Ledger) -> Change {
-        let mut change = Change::default();
-        let table = self.table();
-        for grant in ledger.grants() {
-            let owned = grant.vram().map_or(Ok(()), |(gpu, _)| self.ledger.owns(gpu));
-            match &grant.used {
-                Some(used) => {
-                    let user = table.live.iter().find(|(id, _)| id.to_string() == used.by);
-                    let record = user.and_then(|(_, entry)| entry.record.as_ref());
-                    let lives = record.is_some_and(|record| record.reservation == grant.reservation);
-                    let now = match (lives, used.started) {
-                        (true, true) => continue,
-                        (true, false) => Some(Use { started: true, ..used.clone() }),
-                        // Nobody was told of its start: it is its holder's again.
-                        (false, false) => None,
-                        (false, true) => {
-                            change.ended.push(grant.token);
-                            continue;
-                        }
-                    };
-                    change.set.push(Grant { used: now, ..grant.clone() });
-                }
-                None => {
-                    if let Err(error) = owned {
-                        warn!(
-                            reservation = grant.reservation,
-                            error, "a hold is over: this hive may not grant its GPU"
-                        );
-                        change.ended.push(grant.token);
-                    }
-                }
-            }
-        }
-        change
-    }
-
     /// Answers for a start with a reservation: what it was given lives as long as the worker, if that is still there.
-    pub fn keep_given(&self, id: &WorkerId, slot: crate::roster::Slot) {
+    pub fn keep_given(&self, id: &WorkerId, slot: Slot) {
         self.ledger.started(id);
         let there = self.table().entry(id, slot).is_some_and(|entry| !entry.leaving);
         if !there {

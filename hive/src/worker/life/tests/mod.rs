@@ -5,6 +5,7 @@ mod ending;
 mod finding;
 mod flooding;
 mod giving;
+mod holding;
 mod limits;
 mod readiness;
 mod restarting;
