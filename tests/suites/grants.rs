@@ -55,9 +55,8 @@ impl Machine {
     }
 
     fn run(&self, name: &str, flags: &[&str]) -> harness::Output {
-        let words =
-            ["-o", "json", "--group", "llm", "--name", name].iter().chain(flags).chain(&["--", "sleep", "1000"]);
-        self.scene.run(&words.copied().collect::<Vec<_>>())
+        let words = [&["-o", "json", "--group", "llm", "--name", name], flags, &["--", "sleep", "1000"]].concat();
+        self.scene.run(&words)
     }
 
     /// Waits until the queen tells this of the GPU, and of the hive.
