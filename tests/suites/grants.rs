@@ -83,7 +83,7 @@ async fn g5_a_hold_outlives_a_killed_hive_and_becomes_a_worker() {
     let told = machine.gpu("the queen is told", |gpu| number(gpu, "heldBytes") == 20 * GIB).await;
     assert_eq!(told.pointer("/holds/0/reservation").and_then(Value::as_str), Some("r-1"), "{told}");
     machine.kill_the_hive().await;
-    assert_eq!(machine.holds().await, [held.clone()]);
+    assert_eq!(machine.holds().await, std::slice::from_ref(&held));
     let refused = machine.run("1", &["--vram", "5G"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("reservations hold 20.0 GiB"), "{}", refused.stderr);
     let token = held.fencing_token.to_string();
