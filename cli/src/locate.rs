@@ -4,11 +4,17 @@ use crate::args::Global;
 use crate::failure::Failure;
 use crate::serve::settings;
 use crate::{connect, verbs};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The kernel's id of this boot: the same in every process of this machine, and nowhere else.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Where locks of the whole machine are kept. The first is gone after a reboot, but only some distributions let everybody
+/// write to it.
+const LOCK_DIRS: [&str; 2] = ["/run/lock", "/tmp"];
+/// Everybody may make files there, and remove only their own.
+const SHARED: u32 = 0o1777;
 /// The queen is only asked for a hint; the usual place is tried without her.
 const HINT: Duration = Duration::from_secs(2);
 
@@ -66,6 +72,14 @@ pub fn default_state_dir() -> PathBuf {
     }
     let home = || std::env::home_dir().unwrap_or_else(std::env::temp_dir);
     directory("XDG_STATE_HOME").unwrap_or_else(|| home().join(".local/state")).join("rbee")
+}
+
+/// Where hives lock the GPUs that they grant: the same place for every user, so the first that everybody may write to.
+pub fn gpu_lock_dir() -> PathBuf {
+    let shared = |path: &str| {
+        std::fs::metadata(path).is_ok_and(|found| found.is_dir() && found.permissions().mode() & SHARED == SHARED)
+    };
+    LOCK_DIRS.iter().find(|path| shared(path)).unwrap_or(&LOCK_DIRS[0]).into()
 }
 
 /// Where the hive here listens as its configuration file says, if there is one; else the default.

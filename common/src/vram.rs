@@ -1,30 +1,81 @@
-//! How much of a GPU's memory is free: one formula for hives, who grant it, and queens, who look for it. Pure.
+//! How much memory of a GPU may still be granted: one formula, for the hive that grants and for the queen that looks for
+//! somebody to ask. Pure; nothing wraps around, and what is not known is absent.
 
-/// Bytes that are free: `total − max(used, observed) − held − headroom`, never below zero.
-///
-/// `used` is what the device itself says, `observed` the sum over the processes that its driver names; the larger one
-/// counts. `held` was granted and is not used yet. `None` when the device does not tell its total or what is in use:
-/// what is not known is not free.
-pub fn free(total: Option<u64>, used: Option<u64>, observed: Option<u64>, held: u64, headroom: u64) -> Option<u64> {
-    let taken = used?.max(observed.unwrap_or(0));
-    Some(total?.saturating_sub(taken).saturating_sub(held).saturating_sub(headroom))
+/// The memory of one GPU, in bytes, as far as its driver tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it.
+    pub total: Option<u64>,
+    /// What the device says is in use, by anybody.
+    pub used: Option<u64>,
+    /// Sum over the processes that the driver names; absent when it does not tell how much they hold.
+    pub observed: Option<u64>,
+    /// Granted or promised, and not used yet: a sum of [`due`].
+    pub held: u64,
+}
+
+impl Memory {
+    /// What may be granted if `headroom` bytes are to stay free beside it:
+    /// total − max(used, observed) − held − headroom, and never less than nothing. `None` when the driver does not tell
+    /// the total or what is in use.
+    pub fn free(&self, headroom: u64) -> Option<u64> {
+        let in_use = self.used?.max(self.observed.unwrap_or(0));
+        Some(self.total?.saturating_sub(in_use).saturating_sub(self.held).saturating_sub(headroom))
+    }
+}
+
+impl From<&proto::Gpu> for Memory {
+    fn from(gpu: &proto::Gpu) -> Self {
+        Self {
+            total: gpu.memory_total_bytes,
+            used: gpu.memory_used_bytes,
+            observed: gpu.observed_bytes,
+            held: gpu.held_bytes,
+        }
+    }
+}
+
+/// What somebody who was granted memory, and uses some already, may still come to use: it counts as taken.
+pub fn due(granted: u64, used: u64) -> u64 {
+    granted.saturating_sub(used)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_larger_of_two_truths_counts_and_what_is_held_is_taken() {
-        assert_eq!(free(Some(24), Some(10), None, 0, 0), Some(14));
-        assert_eq!(free(Some(24), Some(10), Some(12), 3, 2), Some(7));
-        assert_eq!(free(Some(24), Some(10), Some(4), 3, 2), Some(9));
+    const G: u64 = 1 << 30;
+
+    fn memory(total: u64, used: u64) -> Memory {
+        Memory { total: Some(total), used: Some(used), ..Memory::default() }
     }
 
     #[test]
-    fn what_is_not_known_is_not_free_and_nothing_is_below_zero() {
-        assert_eq!(free(None, Some(0), Some(0), 0, 0), None);
-        assert_eq!(free(Some(24), None, Some(0), 0, 0), None);
-        assert_eq!(free(Some(24), Some(30), None, u64::MAX, u64::MAX), Some(0));
+    fn g1_free_is_what_nobody_uses_and_nobody_was_granted() {
+        let gpu = Memory { observed: Some(10 * G), held: 3 * G, ..memory(24 * G, 6 * G) };
+        assert_eq!((gpu.free(0), gpu.free(2 * G)), (Some(11 * G), Some(9 * G)));
+        assert_eq!(Memory { observed: None, ..gpu }.free(0), Some(15 * G));
+        assert_eq!((due(8 * G, 3 * G), due(8 * G, 9 * G)), (5 * G, 0));
+    }
+
+    #[test]
+    fn g1_too_much_of_anything_leaves_nothing_and_does_not_wrap_around() {
+        let gpu = memory(24 * G, 6 * G);
+        for full in [
+            memory(24 * G, u64::MAX),
+            Memory { observed: Some(u64::MAX), ..gpu },
+            Memory { held: u64::MAX, ..gpu },
+            Memory { held: 20 * G, ..gpu },
+        ] {
+            assert_eq!((full.free(0), full.free(u64::MAX)), (Some(0), Some(0)), "{full:?}");
+        }
+    }
+
+    #[test]
+    fn g1_what_is_not_known_is_no_room() {
+        let gpu = memory(24 * G, 6 * G);
+        assert_eq!(Memory { total: None, ..gpu }.free(0), None);
+        assert_eq!(Memory { used: None, observed: Some(G), ..gpu }.free(0), None);
+        assert_eq!(Memory::from(&proto::Gpu::default()).free(0), None);
     }
 }

@@ -6,16 +6,21 @@ mod gpus;
 use crate::config::Config;
 use crate::gpus::GpuView;
 use crate::host::HostView;
+use crate::ledger::Grant;
 use crate::round::Round;
 use crate::rpc::uplink::LinkState;
 use crate::templates::Templates;
 use crate::worker::Life;
 use gpus::Listed;
 use proto::{HealthStatus, OperationalStatus};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// Holds, and bytes by GPU that are granted or promised and not used yet.
+pub type Held = (Vec<proto::Hold>, BTreeMap<String, u64>);
 
 /// What the record is kept current from.
 pub struct News {
@@ -25,6 +30,8 @@ pub struct News {
     pub gpus: watch::Receiver<Arc<GpuView>>,
     /// Looks at the machine.
     pub host: watch::Receiver<Arc<HostView>>,
+    /// What is granted.
+    pub grants: watch::Receiver<Arc<Vec<Grant>>>,
 }
 
 /// The record, and whoever waits for it to change.
@@ -71,20 +78,27 @@ impl About {
         self.record.subscribe()
     }
 
-    /// Keeps the record current until stopped.
-    pub async fn follow(mut self, mut news: News, stopping: CancellationToken) {
+    /// Keeps the record current until stopped. `held` tells what is granted, and how many bytes of each GPU are not used
+    /// yet.
+    pub async fn follow(
+        mut self,
+        mut news: News,
+        held: impl Fn(&Arc<GpuView>) -> Held + Send,
+        stopping: CancellationToken,
+    ) {
         let mut listed = Listed::default();
         loop {
             tokio::select! {
                 changed = news.rounds.changed() => if changed.is_err() { return },
                 () = changed(&mut news.host) => {}
                 () = changed(&mut self.draining) => {}
+                () = changed(&mut news.grants) => {}
                 () = stopping.cancelled() => return,
             }
             let round = news.rounds.borrow_and_update().clone();
             let host = news.host.borrow_and_update().clone();
             let view = news.gpus.borrow().clone();
-            self.update(&round, &view, &host, &mut listed);
+            self.update(&round, &view, &host, held(&view), &mut listed);
         }
     }
 
@@ -107,7 +121,7 @@ impl About {
     }
 
     /// Whoever waits is told only if something is new.
-    fn update(&self, round: &Round, view: &GpuView, host: &HostView, listed: &mut Listed) {
+    fn update(&self, round: &Round, view: &GpuView, host: &HostView, (holds, held): Held, listed: &mut Listed) {
         // What costs truth or work, then what this machine cannot offer.
         let mut troubles = listed.troubles(round.gpu_state, view);
         troubles.extend(round.failed.iter().map(|why| format!("the last round of samples failed: {why}")));
@@ -121,6 +135,10 @@ impl About {
             if next.host == host.stats {
                 keep_warmth(&mut next.gpus, &record.gpus);
             }
+            for gpu in &mut next.gpus {
+                gpu.held_bytes = held.get(&gpu.uuid).copied().unwrap_or(0);
+            }
+            next.holds = holds;
             next.gpu_sample_state = round.gpu_state.into();
             next.gpu_driver_version.clone_from(&view.round.driver_version);
             next.host.clone_from(&host.stats);

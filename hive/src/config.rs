@@ -30,6 +30,8 @@ pub struct Config {
     pub cgroup_root: Option<PathBuf>,
     /// Where procfs is mounted.
     pub proc_root: PathBuf,
+    /// Where the hives of all users of this machine lock the GPUs that they grant.
+    pub gpu_lock_dir: PathBuf,
     /// Where sysfs is mounted.
     pub sys_root: PathBuf,
     /// From one round of samples to the next.

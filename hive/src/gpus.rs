@@ -130,3 +130,13 @@ pub enum GpuEventKind {
     /// It answers again, or is back.
     Recovered,
 }
+
+/// What the processes that the driver names hold of the GPU at this position, in bytes; `None` when it names some and
+/// tells of none of them how much.
+pub fn observed(round: &GpuRound, at: usize) -> Option<u64> {
+    let mut on_it = round.processes.iter().filter(|process| process.device == at).peekable();
+    if on_it.peek().is_none() {
+        return Some(0);
+    }
+    on_it.filter_map(|process| process.vram_bytes).reduce(u64::saturating_add)
+}

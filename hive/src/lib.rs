@@ -9,6 +9,7 @@ mod config;
 mod gpu_news;
 pub mod gpus;
 pub mod host;
+pub mod ledger;
 pub mod roster;
 pub mod round;
 pub mod rpc;
@@ -72,6 +73,7 @@ impl Hive {
             slice: config.slice.clone(),
             cgroup_root: config.cgroup_root.clone(),
             proc_root: config.proc_root.clone(),
+            gpu_lock_dir: config.gpu_lock_dir.clone(),
         };
         let gpus = watch::Sender::default();
         let claim = Claim::take(&life).await.map_err(HiveError::Open)?;
@@ -127,9 +129,11 @@ impl Hive {
             tasks.spawn(tunnel.run(stopping.clone()));
         }
         let host: watch::Sender<Arc<HostView>> = watch::Sender::default();
-        let news = News { rounds, gpus: about_gpus, host: host.subscribe() };
+        let news = News { rounds, gpus: about_gpus, host: host.subscribe(), grants: life.grants() };
         tasks.spawn(gpu_news::write_down(gpu_news, life.clone()));
-        tasks.spawn(about.follow(news, stopping.clone()));
+        let lives = life.clone();
+        let held = move |view: &Arc<GpuView>| lives.held(view);
+        tasks.spawn(about.follow(news, held, stopping.clone()));
         tasks.spawn(host::run(host_config(&config), life.roster(), host, stopping.clone()));
         let learning = life.clone();
         tasks.spawn(async move {

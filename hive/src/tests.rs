@@ -25,6 +25,7 @@ fn config(state: &Path, socket: PathBuf) -> Config {
         labels: Default::default(),
         observe: Default::default(),
         template_dir: None,
+        gpu_lock_dir: state.join("gpus"),
         access: Default::default(),
     }
 }

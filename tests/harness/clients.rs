@@ -1,10 +1,12 @@
 //! gRPC clients for tests, and a watcher that keeps the state that it was told.
 
 use proto::fleet_service_client::FleetServiceClient;
+use proto::grant_service_client::GrantServiceClient;
 use proto::scheduler_service_client::SchedulerServiceClient;
 use proto::watch_response::Event;
 use proto::{WatchRequest, WatchResponse, Worker};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -20,6 +22,11 @@ pub async fn fleet(url: &str) -> FleetServiceClient<Channel> {
 /// The scheduler service of the queen at `url`.
 pub async fn scheduler(url: &str) -> SchedulerServiceClient<Channel> {
     SchedulerServiceClient::connect(url.to_owned()).await.expect("connect to the queen")
+}
+
+/// The grant service of the hive behind a unix socket.
+pub async fn grants(socket: &Path) -> GrantServiceClient<Channel> {
+    GrantServiceClient::connect(format!("unix://{}", socket.display())).await.expect("connect to the hive")
 }
 
 /// A watch, and the fleet as it was told.

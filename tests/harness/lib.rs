@@ -10,7 +10,7 @@ mod proxy;
 mod scene;
 
 pub use await_event::{eventually, within};
-pub use clients::{Watcher, fleet, scheduler};
+pub use clients::{Watcher, fleet, grants, scheduler};
 pub use gpu::{FakeGpus, fake_nvml, steer_hang, steer_two_gpus, without_functions};
 pub use process::{Output, Process, alive, start_ticks};
 pub use proxy::{Mode, Proxy};

@@ -94,6 +94,8 @@ impl Scene {
         command.env("RBEE_QUEEN", self.url()).env("RBEE_SOCKET", self.socket("box")).env_remove("RBEE_LOG");
         // A fake GPU driver names processes as the test sees them, also where the test runs in a container.
         command.env("RBEE_TRUST_GPU_PIDS", "true");
+        // The hives of other tests have the same fake GPUs.
+        command.env("RBEE_GPU_LOCK_DIR", self.dir.path());
         command.current_dir(self.dir.path());
         command
     }

@@ -29,6 +29,12 @@ pub struct Run {
     /// Give it a GPU with this much memory free; with --gpu, one of those
     #[arg(long, value_name = "SIZE")]
     pub vram: Option<String>,
+    /// Start it with the GPU memory that this reservation holds on this hive; it is held for as long as the worker lives
+    #[arg(long, value_name = "ID", conflicts_with = "gpu", value_parser = NonEmptyStringValueParser::new())]
+    pub reservation: Option<String>,
+    /// With --reservation: refuse unless this is a fencing token of it
+    #[arg(long, value_name = "TOKEN", requires = "reservation")]
+    pub fencing_token: Option<u64>,
     /// The model it serves [default: what its command line or engine says]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,

@@ -119,6 +119,9 @@ pub struct Agent {
     /// Where procfs is
     #[arg(long, value_name = "DIR", default_value = "/proc", hide = true)]
     pub proc_root: PathBuf,
+    /// Where the hives of all users of this machine lock the GPUs that they grant [default: /run/lock, else /tmp]
+    #[arg(long, env = "RBEE_GPU_LOCK_DIR", value_name = "DIR", hide = true)]
+    pub gpu_lock_dir: Option<PathBuf>,
     /// From one round of samples to the next
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration, default_value = "1s", hide = true)]
     pub period: Duration,

@@ -75,6 +75,7 @@ pub fn config(global: &Global, agent: Agent, file: File, own_queen: Option<Strin
         slice: choices.slice.value,
         cgroup_root: agent.cgroup_root,
         proc_root: agent.proc_root,
+        gpu_lock_dir: agent.gpu_lock_dir.unwrap_or_else(locate::gpu_lock_dir),
         sys_root: "/sys".into(),
         period: agent.period,
         nvml_library: choices.nvml_library.value,

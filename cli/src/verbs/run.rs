@@ -109,7 +109,9 @@ fn tell(worker: &proto::Worker) {
     }
     terminal::say(format_args!("started as pid {}{user} {place}", spec.pid));
     if !spec.gpu_uuids.is_empty() {
-        terminal::say(format_args!("  given GPU {}", spec.gpu_uuids.join(", ")));
+        let by =
+            if spec.reservation.is_empty() { String::new() } else { format!(" by reservation {}", spec.reservation) };
+        terminal::say(format_args!("  given GPU {}{by}", spec.gpu_uuids.join(", ")));
     }
     let mut applied: Vec<(&String, &String)> = placement.applied.iter().collect();
     applied.sort();
@@ -148,6 +150,8 @@ fn request(args: Run) -> Result<proto::StartWorkerRequest, Failure> {
         wait: args.wait,
         wait_timeout: args.wait.then(|| common::duration(args.wait_timeout)),
         health_timeout: args.health_timeout.map(common::duration),
+        reservation: args.reservation.unwrap_or_default(),
+        fencing_token: args.fencing_token,
         ..Default::default()
     })
 }
@@ -256,6 +260,14 @@ mod tests {
             (None, None, None)
         );
         assert_eq!((plain.restart(), plain.probe()), (proto::RestartPolicy::Never, proto::Probe::Auto));
+    }
+
+    #[test]
+    fn a_reservation_says_which_gpu_and_its_token_goes_with_it() {
+        let asked_with = asked("--reservation r-7 --fencing-token 9 --vram 8G").unwrap();
+        assert_eq!((asked_with.reservation.as_str(), asked_with.fencing_token), ("r-7", Some(9)));
+        assert!(asked("--reservation r-7 --gpu 0").is_err() && asked("--fencing-token 9").is_err());
+        assert_eq!(asked("").unwrap().reservation, "");
     }
 
     #[test]

@@ -31,12 +31,12 @@ fn host() -> HostView {
 fn a_look_at_the_machine_is_in_the_record_and_the_same_look_is_no_news() {
     let about = about();
     let mut told = about.subscribe();
-    about.update(&quiet(), &GpuView::default(), &host(), &mut Listed::default());
+    about.update(&quiet(), &GpuView::default(), &host(), Held::default(), &mut Listed::default());
     assert!(told.has_changed().unwrap());
     let record = told.borrow_and_update().clone();
     assert_eq!((record.host.clone(), record.cpu_count), (host().stats, 8));
     assert_eq!(record.health_status(), HealthStatus::Healthy);
-    about.update(&quiet(), &GpuView::default(), &host(), &mut Listed::default());
+    about.update(&quiet(), &GpuView::default(), &host(), Held::default(), &mut Listed::default());
     assert!(!told.has_changed().unwrap());
 }
 
@@ -44,12 +44,12 @@ fn a_look_at_the_machine_is_in_the_record_and_the_same_look_is_no_news() {
 fn a_full_disk_makes_the_hive_degraded_and_what_it_lacks_does_not() {
     let about = about();
     let view = HostView { untold: vec!["/proc/stat cannot be read".into()], ..host() };
-    about.update(&quiet(), &GpuView::default(), &view, &mut Listed::default());
+    about.update(&quiet(), &GpuView::default(), &view, Held::default(), &mut Listed::default());
     let record = about.subscribe().borrow().clone();
     assert_eq!(record.health_status(), HealthStatus::Healthy);
     assert_eq!(record.health_reasons, ["no memory controller", "/proc/stat cannot be read"]);
     let full = HostView { troubles: vec!["the file system under /s is full".into()], ..host() };
-    about.update(&quiet(), &GpuView::default(), &full, &mut Listed::default());
+    about.update(&quiet(), &GpuView::default(), &full, Held::default(), &mut Listed::default());
     let record = about.subscribe().borrow().clone();
     assert_eq!(record.health_status(), HealthStatus::Degraded);
     assert_eq!(record.health_reasons, ["the file system under /s is full", "no memory controller"]);
@@ -65,7 +65,7 @@ fn the_driver_is_named_by_version_and_by_what_it_cannot_tell() {
         ..GpuRound::default()
     };
     let view = GpuView { round: Arc::new(round), answered: Some(Instant::now()) };
-    about.update(&quiet(), &view, &HostView::default(), &mut Listed::default());
+    about.update(&quiet(), &view, &HostView::default(), Held::default(), &mut Listed::default());
     let record = about.subscribe().borrow().clone();
     assert_eq!(record.gpu_driver_version.as_deref(), Some("550.54"));
     assert_eq!(record.health_reasons, ["no memory controller", "no use per process"]);
@@ -79,8 +79,9 @@ async fn looks_are_followed_without_rounds_and_their_end_does_not_end_the_record
     let (rounds, news_rounds) = watch::channel(Arc::new(quiet()));
     let (looks, news_host) = watch::channel(Arc::default());
     let (_gpus, news_gpus) = watch::channel(Arc::default());
-    let news = News { rounds: news_rounds, gpus: news_gpus, host: news_host };
-    let following = tokio::spawn(about.follow(news, CancellationToken::new()));
+    let (_grants, news_grants) = watch::channel(Arc::default());
+    let news = News { rounds: news_rounds, gpus: news_gpus, host: news_host, grants: news_grants };
+    let following = tokio::spawn(about.follow(news, |_| Held::default(), CancellationToken::new()));
     looks.send_replace(Arc::new(host()));
     told.wait_for(|record| record.host.is_some()).await.unwrap();
     drop(looks);
@@ -104,14 +105,31 @@ fn warmth_alone_is_no_news_before_the_next_look_at_the_machine() {
         let gpu = proto::Gpu { uuid: "GPU-1".into(), temperature_celsius: Some(celsius), ..proto::Gpu::default() };
         Round { gpus: vec![gpu], ..quiet() }
     };
-    about.update(&warm(40.0), &GpuView::default(), &host(), &mut Listed::default());
+    about.update(&warm(40.0), &GpuView::default(), &host(), Held::default(), &mut Listed::default());
     assert_eq!(told.borrow_and_update().gpus[0].temperature_celsius, Some(40.0));
-    about.update(&warm(41.0), &GpuView::default(), &host(), &mut Listed::default());
+    about.update(&warm(41.0), &GpuView::default(), &host(), Held::default(), &mut Listed::default());
     assert!(!told.has_changed().unwrap());
     let later = HostView { stats: Some(proto::HostStats::default()), ..host() };
-    about.update(&warm(42.0), &GpuView::default(), &later, &mut Listed::default());
+    about.update(&warm(42.0), &GpuView::default(), &later, Held::default(), &mut Listed::default());
     assert_eq!(told.borrow_and_update().gpus[0].temperature_celsius, Some(42.0));
     let cold = Round { gpus: vec![proto::Gpu { uuid: "GPU-1".into(), ..proto::Gpu::default() }], ..quiet() };
-    about.update(&cold, &GpuView::default(), &later, &mut Listed::default());
+    about.update(&cold, &GpuView::default(), &later, Held::default(), &mut Listed::default());
     assert_eq!(told.borrow().gpus[0].temperature_celsius, None, "what the driver does not say any more goes at once");
+}
+
+#[test]
+fn what_is_held_is_told_with_the_gpu_that_it_is_held_on() {
+    let about = about();
+    let mut told = about.subscribe();
+    let gpu = |uuid: &str| proto::Gpu { uuid: uuid.to_owned(), ..Default::default() };
+    let round = Round { gpus: vec![gpu("GPU-1"), gpu("GPU-2")], ..quiet() };
+    let hold = proto::Hold { reservation: "r".to_owned(), gpu_uuid: "GPU-2".to_owned(), ..Default::default() };
+    let held: Held = (vec![hold.clone()], BTreeMap::from([("GPU-2".to_owned(), 7)]));
+    about.update(&round, &GpuView::default(), &host(), held, &mut Listed::default());
+    let record = told.borrow_and_update().clone();
+    assert_eq!((record.gpus[0].held_bytes, record.gpus[1].held_bytes), (0, 7));
+    assert_eq!(record.holds, [hold]);
+    about.update(&round, &GpuView::default(), &host(), Held::default(), &mut Listed::default());
+    let record = told.borrow_and_update().clone();
+    assert_eq!((record.gpus[1].held_bytes, record.holds.len()), (0, 0));
 }

@@ -1,6 +1,6 @@
 //! What a hive serves, wherever it is called from: one list for its unix socket and for the tunnels to the queens.
 
-use super::workers;
+use super::{grants, workers};
 use crate::templates::Templates;
 use crate::worker::Life;
 use std::fmt;
@@ -42,6 +42,8 @@ impl fmt::Debug for Services {
 impl Services {
     /// All of them, for callers of one kind.
     pub fn routes(&self, caller: Caller) -> Routes {
-        Routes::new(workers::service(self.clone(), caller))
+        let life = self.life.clone();
+        let grants = grants::service(self.life.clone(), move || life.draining());
+        Routes::new(workers::service(self.clone(), caller)).add_service(grants)
     }
 }

@@ -4,7 +4,7 @@
 mod begin;
 mod follow;
 mod observe;
-mod refuse;
+pub(super) mod refuse;
 
 use crate::roster::Member;
 use crate::rpc::services::{Caller, Services};

@@ -135,7 +135,7 @@ async fn patiently(mut file: File) -> io::Result<Result<Flock<File>, File>> {
 
 /// The process that holds a flock on this inode, from `/proc/locks`:
 /// `1: FLOCK  ADVISORY  WRITE 1234 00:26:5678 0 EOF`.
-fn holder_of(proc_root: &Path, inode: u64) -> Option<i32> {
+pub fn holder_of(proc_root: &Path, inode: u64) -> Option<i32> {
     let text = fs::read_to_string(proc_root.join("locks")).ok()?;
     text.lines().find_map(|line| {
         let mut fields = line.split_whitespace();

@@ -21,9 +21,9 @@ mod spawn;
 mod sys;
 #[cfg(test)]
 mod testing;
-mod vram;
+pub mod vram;
 
 pub use journal::Journal;
 pub use life::{Claim, Life, LifeConfig, OpenError, RestartError, StartError, Started, StopError};
-pub use lock::LockError;
+pub use lock::{LockError, holder_of as lock_holder};
 pub use sys::remember_open_files;

@@ -110,7 +110,7 @@ fn told_boot() -> Option<String> {
 pub fn start_time(start_ticks: u64) -> Option<SystemTime> {
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten()?;
     let per_second = u64::try_from(per_second).ok().filter(|ticks| *ticks > 0)?;
-    let boot = since_boot_now()?;
+    let boot = since_boot()?;
     let nanos = (start_ticks % per_second) * 1_000_000_000 / per_second;
     let since_boot = Duration::from_secs(start_ticks / per_second) + Duration::from_nanos(nanos);
     SystemTime::now().checked_sub(boot.saturating_sub(since_boot))
@@ -121,18 +121,19 @@ pub fn age(start_ticks: u64) -> Option<Duration> {
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten()?;
     let per_second = u64::try_from(per_second).ok().filter(|ticks| *ticks > 0)?;
     let millis = start_ticks.checked_mul(1_000)? / per_second;
-    Some(since_boot_now()?.saturating_sub(Duration::from_millis(millis)))
+    Some(since_boot()?.saturating_sub(Duration::from_millis(millis)))
 }
 
+/// How long ago the machine was started, the time in which it slept included; `None` without a clock to tell.
 #[cfg(target_os = "linux")]
-fn since_boot_now() -> Option<Duration> {
+pub fn since_boot() -> Option<Duration> {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok().map(Duration::from)
 }
 
-/// Elsewhere there are no start ticks to count from.
+/// Elsewhere it is the time without sleep.
 #[cfg(not(target_os = "linux"))]
-fn since_boot_now() -> Option<Duration> {
-    None
+pub fn since_boot() -> Option<Duration> {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).ok().map(Duration::from)
 }
 
 /// The environment that a process was executed with, one `KEY=value` each; empty where it may not be read.

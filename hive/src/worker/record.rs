@@ -83,6 +83,12 @@ pub struct Record {
     /// Its runs before this one.
     #[serde(default)]
     pub past: Past,
+    /// The reservation that its GPU memory is held by; empty: none.
+    #[serde(default)]
+    pub reservation: String,
+    /// What it was given by a reservation: GPUs by UUID, and bytes.
+    #[serde(default)]
+    pub held: Vec<(String, u64)>,
     /// Who asked for its end, when somebody did.
     #[serde(default)]
     pub asked: Option<Asked>,

@@ -1,7 +1,8 @@
-//! Which GPU has room for a worker that asked for GPU memory. Pure. What was promised to others and is not used yet is
-//! taken, so two starts never get the same room; what a driver does not say is not there.
+//! Which GPU has room for a worker, or for a hold of GPU memory. Pure. What was granted or promised to others and is not
+//! used yet is taken, so nobody gets the same room twice; what a driver does not say is not there.
 
-use crate::gpus::{Device, GpuView, Outcome};
+use crate::gpus::{Device, GpuView, Outcome, observed};
+use common::vram::{Memory, due};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -10,24 +11,37 @@ const FRESH_FOR: Duration = Duration::from_secs(2);
 /// So many GPUs are told of when none has room.
 const TOLD_MAX: usize = 16;
 
-/// A worker that was promised memory of a GPU.
+/// Memory of a GPU that a worker was promised, or that a reservation holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Promise {
     /// The GPU.
     pub uuid: String,
-    /// Bytes that it asked for.
+    /// Bytes that were asked for.
     pub asked: u64,
-    /// Bytes that it has been seen to use there; 0 when nothing has been seen.
+    /// Bytes that the worker has been seen to use there; 0 when nothing has been seen.
     pub used: u64,
+    /// Held for somebody: there is no worker yet.
+    pub held: bool,
+}
+
+impl Promise {
+    /// What counts as taken, in bytes.
+    pub fn due(&self) -> u64 {
+        due(self.asked, self.used)
+    }
 }
 
 /// What is looked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Ask<'a> {
     /// Bytes.
     pub bytes: u64,
+    /// Bytes that must stay free beside them.
+    pub headroom: u64,
     /// Positions of the only GPUs that may be chosen; `None`: any.
     pub among: Option<&'a [usize]>,
+    /// Whether this hive may grant a GPU, by its UUID; else a sentence that says who does.
+    pub owned: &'a dyn Fn(&str) -> Result<(), String>,
 }
 
 /// Why no GPU is chosen.
@@ -66,17 +80,22 @@ pub fn pick(
 ) -> Result<usize, NoRoom> {
     trusted(view, now)?;
     let allowed = |at: &usize| ask.among.is_none_or(|among| among.contains(at));
-    let (mut best, mut reasons) = (None, Vec::new());
+    let (mut fitting, mut reasons) = (Vec::new(), Vec::new());
     for at in (0..view.round.devices.len()).filter(allowed) {
-        match room(view, at, promises) {
-            Ok(room) if room.free >= ask.bytes => {
-                best = Some(best.map_or((room.free, at), |best| (room.free, at).min(best)))
-            }
+        match room(view, at, promises, ask.headroom) {
+            Ok(room) if room.free >= ask.bytes => fitting.push((room.free, at)),
             Ok(room) => reasons.push(format!("{}: {}", named(view, at), short(view, at, room, ours))),
             Err(reason) => reasons.push(format!("{}: {reason}", named(view, at))),
         }
     }
-    best.map(|(_, at)| at).ok_or(NoRoom::Full { bytes: ask.bytes, reasons })
+    fitting.sort_unstable();
+    for (_, at) in fitting {
+        match (ask.owned)(&view.round.devices[at].uuid) {
+            Ok(()) => return Ok(at),
+            Err(reason) => reasons.push(format!("{}: {reason}", named(view, at))),
+        }
+    }
+    Err(NoRoom::Full { bytes: ask.bytes, reasons })
 }
 
 fn trusted(view: &GpuView, now: Instant) -> Result<(), NoRoom> {
@@ -99,9 +118,13 @@ struct Room {
     total: u64,
     /// Promised to workers here and not used yet.
     promised: u64,
+    /// Held by reservations.
+    held: u64,
+    /// To be left free.
+    headroom: u64,
 }
 
-fn room(view: &GpuView, at: usize, promises: &[Promise]) -> Result<Room, String> {
+fn room(view: &GpuView, at: usize, promises: &[Promise], headroom: u64) -> Result<Room, String> {
     let device = &view.round.devices[at];
     if let Some(error) = &device.error {
         return Err(format!("it cannot be used: {error}"));
@@ -109,14 +132,20 @@ fn room(view: &GpuView, at: usize, promises: &[Promise]) -> Result<Room, String>
     if is_divided(view, device) {
         return Err("it is divided (MIG), and its slices are looked at one by one".to_owned());
     }
-    let (Some(total), Some(in_use)) = (device.memory_total_bytes, device.memory_used_bytes) else {
-        return Err("its driver does not tell how much memory is free".to_owned());
+    let on_it = promises.iter().filter(|promise| promise.uuid == device.uuid);
+    let (held, promised): (Vec<&Promise>, Vec<&Promise>) = on_it.partition(|promise| promise.held);
+    let sum = |promises: Vec<&Promise>| promises.into_iter().map(Promise::due).fold(0, u64::saturating_add);
+    let (held, promised) = (sum(held), sum(promised));
+    let memory = Memory {
+        total: device.memory_total_bytes,
+        used: device.memory_used_bytes,
+        observed: observed(&view.round, at),
+        held: held.saturating_add(promised),
     };
-    let on_it = view.round.processes.iter().filter(|process| process.device == at);
-    let seen: u64 = on_it.filter_map(|process| process.vram_bytes).fold(0, u64::saturating_add);
-    let due = |promise: &Promise| promise.asked.saturating_sub(promise.used);
-    let promised = promises.iter().filter(|promise| promise.uuid == device.uuid).map(due).fold(0, u64::saturating_add);
-    Ok(Room { free: total.saturating_sub(in_use.max(seen)).saturating_sub(promised), total, promised })
+    match (memory.total, memory.free(headroom)) {
+        (Some(total), Some(free)) => Ok(Room { free, total, promised, held, headroom }),
+        _ => Err("its driver does not tell how much memory is free".to_owned()),
+    }
 }
 
 /// Whether others are slices of it.
@@ -144,6 +173,9 @@ pub fn named(view: &GpuView, at: usize) -> String {
 /// Why there is too little: "3.1 GiB free of 80.0 GiB, 2 foreign processes hold 70.0 GiB".
 fn short(view: &GpuView, at: usize, room: Room, ours: &dyn Fn(u32) -> bool) -> String {
     let mut text = format!("{} free of {}", Size(room.free), Size(room.total));
+    if room.headroom > 0 {
+        text.push_str(&format!(" beside the {} that are to stay free", Size(room.headroom)));
+    }
     let foreign = view.round.processes.iter().filter(|process| process.device == at && !ours(process.pid));
     let held: Vec<Option<u64>> = foreign.map(|process| process.vram_bytes).collect();
     if !held.is_empty() {
@@ -154,6 +186,9 @@ fn short(view: &GpuView, at: usize, room: Room, ours: &dyn Fn(u32) -> bool) -> S
     }
     if room.promised > 0 {
         text.push_str(&format!(", workers here were promised {} that they do not use yet", Size(room.promised)));
+    }
+    if room.held > 0 {
+        text.push_str(&format!(", reservations hold {}", Size(room.held)));
     }
     text
 }
@@ -208,11 +243,11 @@ mod tests {
     }
 
     fn promise(uuid: &str, asked: u64, used: u64) -> Promise {
-        Promise { uuid: uuid.to_owned(), asked, used }
+        Promise { uuid: uuid.to_owned(), asked, used, held: false }
     }
 
     fn any(bytes: u64) -> Ask<'static> {
-        Ask { bytes, among: None }
+        Ask { bytes, headroom: 0, among: None, owned: &|_| Ok(()) }
     }
 
     const NOBODY: &dyn Fn(u32) -> bool = &|_| false;
@@ -276,11 +311,37 @@ mod tests {
     #[test]
     fn only_those_that_are_named_are_chosen_from() {
         let (view, now) = view(vec![device("a", 8 * G, 0), device("b", 24 * G, 0)], vec![]);
-        let among = |among: &[usize], bytes| pick(&view, now, &[], NOBODY, Ask { bytes, among: Some(among) });
+        let among = |among: &[usize], bytes| pick(&view, now, &[], NOBODY, Ask { among: Some(among), ..any(bytes) });
         assert_eq!(among(&[1], G), Ok(1));
         let words = among(&[0], 9 * G).unwrap_err().to_string();
         assert!(words.contains("GPU 0") && !words.contains("GPU 1"), "{words}");
         assert!(among(&[], G).unwrap_err().to_string().contains("none is left"));
+    }
+
+    #[test]
+    fn g1_what_is_held_is_taken_and_headroom_stays_free() {
+        let (view, now) = view(vec![device("a", 24 * G, 0)], vec![]);
+        let held = [Promise { held: true, ..promise("a", 10 * G, 0) }, promise("a", 4 * G, 0)];
+        let at = |bytes, headroom| pick(&view, now, &held, NOBODY, Ask { headroom, ..any(bytes) });
+        assert_eq!((at(10 * G, 0), at(8 * G, 2 * G)), (Ok(0), Ok(0)));
+        let words = at(9 * G, 2 * G).unwrap_err().to_string();
+        for wanted in ["8.0 GiB free of 24.0 GiB beside the 2.0 GiB", "promised 4.0 GiB", "reservations hold 10.0 GiB"]
+        {
+            assert!(words.contains(wanted), "{wanted}: {words}");
+        }
+    }
+
+    #[test]
+    fn g1_a_gpu_that_another_hive_grants_is_passed_over_and_says_so() {
+        let (view, now) = view(vec![device("a", 8 * G, 0), device("b", 24 * G, 0)], vec![]);
+        let owned = |uuid: &str| if uuid == "b" { Ok(()) } else { Err("granted by somebody else".to_owned()) };
+        let at = |bytes| pick(&view, now, &[], NOBODY, Ask { owned: &owned, ..any(bytes) });
+        assert_eq!(at(G), Ok(1));
+        let words = at(25 * G).unwrap_err().to_string();
+        assert!(words.contains("8.0 GiB free of 8.0 GiB"), "{words}");
+        let one = Ask { among: Some(&[0]), owned: &owned, ..any(G) };
+        let words = pick(&view, now, &[], NOBODY, one).unwrap_err().to_string();
+        assert!(words.contains("GPU 0 (NVIDIA H100): granted by somebody else"), "{words}");
     }
 
     #[test]

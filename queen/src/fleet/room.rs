@@ -55,8 +55,7 @@ pub fn of(hive: &Hive, at: usize) -> Result<Room, Unfit<'_>> {
 }
 
 fn room(gpu: &Gpu) -> Option<Room> {
-    let free =
-        common::vram::free(gpu.memory_total_bytes, gpu.memory_used_bytes, gpu.observed_bytes, gpu.held_bytes, 0)?;
+    let free = common::vram::Memory::from(gpu).free(0)?;
     let used = gpu.memory_used_bytes.unwrap_or(0).max(gpu.observed_bytes.unwrap_or(0));
     Some(Room { total: gpu.memory_total_bytes?, used, held: gpu.held_bytes, free })
 }

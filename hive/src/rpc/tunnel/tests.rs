@@ -89,6 +89,7 @@ impl Place {
             slice: "tunnel.slice".to_owned(),
             cgroup_root: Some("/nowhere".into()),
             proc_root: "/proc".into(),
+            gpu_lock_dir: state.path().join("gpus"),
         };
         let life = Life::open(config, watch::Sender::default().subscribe(), stopping.clone()).await.unwrap();
         let about = Arc::new(|| proto::DescribeHiveResponse { pid: 7, ..Default::default() });

@@ -1,6 +1,7 @@
 //! The stream of frames that the transport pulls: each is computed when the wire takes it, so nothing can pile up.
 
 use super::handed::Handed;
+use crate::ledger::same_holds;
 use crate::roster::Roster;
 use crate::round::Round;
 use proto::PushTelemetryRequest;
@@ -50,6 +51,7 @@ pub struct Frames {
     sources: Sources,
     rounds_changed: WatchStream<Arc<Round>>,
     roster_changed: WatchStream<Arc<Roster>>,
+    hive_changed: WatchStream<Arc<proto::Hive>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     handed: Handed,
     snapshot: VecDeque<PushTelemetryRequest>,
@@ -63,10 +65,22 @@ impl Frames {
     pub fn new(mut handed: Handed, sources: Sources, pulse: Pulse, stopping: CancellationToken) -> Self {
         let rounds_changed = WatchStream::from_changes(sources.rounds.clone());
         let roster_changed = WatchStream::from_changes(sources.roster.clone());
+        let hive_changed = WatchStream::from_changes(sources.hive.clone());
         let (roster, round) = (sources.roster.borrow().clone(), sources.rounds.borrow().clone());
         let snapshot = handed.snapshot(&roster, &round).into();
         let stopped = Box::pin(stopping.cancelled_owned());
-        Self { sources, rounds_changed, roster_changed, stopped, handed, snapshot, more: false, ended: false, pulse }
+        Self {
+            sources,
+            rounds_changed,
+            roster_changed,
+            hive_changed,
+            stopped,
+            handed,
+            snapshot,
+            more: false,
+            ended: false,
+            pulse,
+        }
     }
 
     fn compute(&mut self, sampled: bool) -> PushTelemetryRequest {
@@ -75,6 +89,12 @@ impl Frames {
         let next = self.handed.next(&roster, &round, &hive, sampled);
         self.more = next.more;
         next.frame
+    }
+
+    /// Whether the hive's record tells what does not wait for the next round: that something was granted, or is not any
+    /// more.
+    fn urgent(&self) -> bool {
+        !same_holds(&self.handed.hive().holds, &self.sources.hive.borrow().holds)
     }
 
     fn goodbye(&mut self) -> PushTelemetryRequest {
@@ -104,7 +124,8 @@ impl Stream for Frames {
         }
         let sampled = drain(&mut this.rounds_changed, cx);
         let changed = drain(&mut this.roster_changed, cx);
-        if sampled || changed || this.more {
+        let granted = drain(&mut this.hive_changed, cx) && this.urgent();
+        if sampled || changed || granted || this.more {
             return Poll::Ready(Some(this.compute(sampled)));
         }
         Poll::Pending

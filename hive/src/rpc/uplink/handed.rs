@@ -47,6 +47,11 @@ impl Handed {
         Self { session, opened, sequence: 0, known: BTreeMap::new(), hive }
     }
 
+    /// The hive's record as the queen has it.
+    pub fn hive(&self) -> &proto::Hive {
+        &self.hive
+    }
+
     /// Everything, in chunks. Call once, first.
     pub fn snapshot(&mut self, roster: &Roster, round: &Round) -> Vec<PushTelemetryRequest> {
         let mut chunks: Vec<Vec<WorkerRow>> = vec![Vec::new()];

@@ -174,6 +174,23 @@ async fn start_heartbeat_task_sends_every_1s() {
 }
 
 #[tokio::test]
+async fn what_is_granted_is_told_at_once_and_what_else_moves_with_the_next_round() {
+    let mut scene = scene(vec![]).await;
+    let (_task, _) = scene.uplink();
+    scene.frame().await;
+    let hive = |used: u64, holds: &[u64]| {
+        let hold = |token: &u64| proto::Hold { fencing_token: *token, unused_vram_bytes: used, ..Default::default() };
+        Arc::new(proto::Hive { holds: holds.iter().map(hold).collect(), worker_count: 7, ..Default::default() })
+    };
+    scene.hive.send_replace(hive(1, &[1]));
+    assert_eq!(scene.frame().await.hive.unwrap().holds.len(), 1);
+    scene.hive.send_replace(hive(2, &[1]));
+    scene.hive.send_replace(hive(2, &[1, 2]));
+    let told = scene.frame().await;
+    assert_eq!((told.sequence, told.hive.unwrap().holds.len()), (3, 2), "what it does not use yet sends no frame");
+}
+
+#[tokio::test]
 async fn a_queen_that_refuses_is_asked_again() {
     let mut scene = scene(vec![Status::internal("500")]).await;
     let (_task, mut state) = scene.uplink();

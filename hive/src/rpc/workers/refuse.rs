@@ -1,5 +1,7 @@
 //! Errors of the worker wing as gRPC statuses: the right code, one sentence, and the field where one is to blame.
 
+use crate::ledger::Refusal;
+use crate::rpc::grants;
 use crate::templates::TemplateError;
 use crate::worker::{Life, RestartError, StartError, StopError};
 use common::{NameError, WorkerId};
@@ -30,6 +32,9 @@ pub fn start(error: &StartError) -> Status {
         StartError::AlreadyExists { .. } | StartError::Populated { .. } => Status::already_exists(text),
         StartError::Denied { .. } => Status::permission_denied(text),
         StartError::NoRoom { .. } => Status::resource_exhausted(text),
+        // Nothing is missing here but what the caller has to have first.
+        StartError::Refused(Refusal::Unknown(_)) => Status::failed_precondition(text),
+        StartError::Refused(refusal) => grants::status(refusal),
         StartError::Unprivileged { .. } | StartError::Draining => Status::failed_precondition(text),
         StartError::Failed { step, source, .. } => Status::new(step_code(step, source), text),
         StartError::EndedAtOnce { log, .. } | StartError::EndedUnready { log, .. } if log.is_empty() => {

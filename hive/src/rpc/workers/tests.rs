@@ -47,6 +47,7 @@ impl Place {
             slice: "rpc.slice".to_owned(),
             cgroup_root: Some(PathBuf::from("/nowhere")),
             proc_root: PathBuf::from("/proc"),
+            gpu_lock_dir: state.path().to_owned(),
         };
         let life = Life::open(config, tokio::sync::watch::Sender::default().subscribe(), CancellationToken::new())
             .await

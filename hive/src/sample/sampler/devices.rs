@@ -2,7 +2,7 @@
 //! cannot be true are absent; what a GPU *is* stays.
 
 use super::super::gpu_share::{Trust, possible};
-use crate::gpus::{Device, GpuRound, Process, Vendor};
+use crate::gpus::{Device, GpuRound, Process, Vendor, observed};
 use std::cmp::Reverse;
 
 /// So many foreign processes are named per GPU, those with the most memory; the others are in its used memory only.
@@ -48,6 +48,7 @@ pub fn write(rows: &mut Vec<proto::Gpu>, round: &GpuRound, trust: Trust, owned: 
     rows.resize_with(round.devices.len(), proto::Gpu::default);
     for (at, (row, device)) in rows.iter_mut().zip(&round.devices).enumerate() {
         write_device(row, device, trust);
+        row.observed_bytes = if trust.shown && device.error.is_none() { observed(round, at) } else { None };
         write_foreign(&mut row.foreign, round, at, trust, owned);
     }
 }

@@ -34,6 +34,7 @@ pub fn follow_up(inner: &Arc<Inner>, id: &WorkerId, record: Record) {
             if waited {
                 tell_given_up(inner, id, &record, rebooted);
             }
+            inner.ledger.ended(id);
             if let Err(error) = inner.records.remove(id) {
                 warn!(worker = %id, %error, "record of an ended worker not removed");
             }

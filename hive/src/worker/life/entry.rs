@@ -29,8 +29,8 @@ pub struct Table {
     pub starting: BTreeSet<WorkerId>,
     /// The starts that are under way, first ones and others.
     pub launching: BTreeMap<WorkerId, Launching>,
-    /// GPU memory promised to those that are being started or were started here: UUID and bytes.
-    pub promised: BTreeMap<WorkerId, (String, u64)>,
+    /// GPU memory promised, by no grant, to those that are being started or were started here: UUIDs and bytes.
+    pub promised: BTreeMap<WorkerId, Vec<(String, u64)>>,
     /// What is only looked at: apart from `live`, so that nothing here can signal or end it.
     pub observed: Sights,
 }

@@ -54,7 +54,7 @@ pub fn launch(
     }
     let (log, log_from) = logs::open(&path).map_err(failed("open", &path))?;
     let null = PathBuf::from("/dev/null");
-    let (given, login) = (request::give(inner, id, plan)?, plan.login()?);
+    let (given, login) = (request::give(inner, id, plan, past.runs > 0)?, plan.login()?);
     let exec = Exec {
         program: plan.program()?,
         arguments: plan.arguments.clone(),
@@ -70,6 +70,8 @@ pub fn launch(
     // That somebody asked for this start is written down until there is a process: the next hive then owes it.
     record.asked = inner.table().live.get(id).and_then(|entry| entry.record.as_ref()?.asked.clone());
     record.gpus = given.gpus;
+    record.reservation = given.reservation;
+    record.held = given.held;
     if let Err(source) = write_intent(inner, id, request, &record) {
         site.abandon();
         return Err(failed("write the record of", Path::new(&id.to_string()))(source));
@@ -121,6 +123,8 @@ fn intent(inner: &Inner, id: &WorkerId, request: &proto::StartWorkerRequest, pla
         first_exit: None,
         oom_told: 0,
         past: Past::default(),
+        reservation: String::new(),
+        held: Vec::new(),
         asked: None,
     }
 }
@@ -249,7 +253,7 @@ impl Inner {
             probe: record.probe,
             user: record.user.clone(),
             observed: String::new(),
-            reservation: String::new(),
+            reservation: record.reservation.clone(),
             template: record.template.clone(),
         }
     }

@@ -6,6 +6,7 @@ mod draining;
 mod entry;
 mod first;
 mod health;
+mod holding;
 mod launch;
 mod launching;
 mod leave;
@@ -15,6 +16,7 @@ mod outside;
 mod release;
 mod request;
 mod restart;
+mod room;
 mod start;
 mod stop;
 mod wait;
@@ -40,6 +42,7 @@ use super::mend::mend;
 use super::record::Records;
 use super::{adopt, flood, logs, procfs};
 use crate::gpus::GpuView;
+use crate::ledger::{GpuLocks, Keeper, Now};
 use crate::roster::{Finding, Member, Roster};
 use common::{HiveId, WorkerId};
 use std::io;
@@ -72,6 +75,8 @@ pub struct LifeConfig {
     pub cgroup_root: Option<PathBuf>,
     /// Where procfs is mounted.
     pub proc_root: PathBuf,
+    /// Where the hives of all users of this machine lock the GPUs that they grant.
+    pub gpu_lock_dir: PathBuf,
 }
 
 /// Why a hive cannot keep workers here.
@@ -120,6 +125,8 @@ pub(super) struct Inner {
     pub journal: Journal,
     pub records: Records,
     pub drain: Drain,
+    /// What is granted of the workers and the GPUs.
+    pub ledger: Keeper,
     pub stopping: CancellationToken,
     tracker: TaskTracker,
     table: Mutex<Table>,
@@ -162,6 +169,8 @@ impl Life {
         };
         let (records, judged, journal) = read.await.inspect_err(|_: &OpenError| vacate(&ground))?;
         let drain = Drain::open(&config.state_dir);
+        let locks = GpuLocks::new(&config.gpu_lock_dir, &config.proc_root);
+        let ledger = Keeper::open(&config.state_dir, &boot_id, locks, Arc::new(Now::real));
         let inner = Arc::new(Inner {
             config,
             gpus,
@@ -170,6 +179,7 @@ impl Life {
             journal,
             records,
             drain,
+            ledger,
             stopping: stopping.child_token(),
             tracker: TaskTracker::new(),
             table: Mutex::default(),
@@ -178,8 +188,10 @@ impl Life {
             _claim: claimed,
         });
         adopt::adopt(&inner, judged);
+        inner.review_grants();
         inner.tracker.spawn(adopt::rescan(inner.clone()));
         inner.tracker.spawn(flood::watch(inner.clone()));
+        inner.tracker.spawn(holding::keep(inner.clone()));
         Ok(Self(Arc::new(Handle(inner))))
     }
 
@@ -273,7 +285,12 @@ impl Inner {
         members.extend(table.observed.members().cloned());
         members.extend(table.launching.values().filter_map(|launching| launching.shown.clone()));
         members.sort_by_key(|member| member.slot);
-        self.roster.send_replace(Arc::new(Roster { members }));
+        let before = self.roster.send_replace(Arc::new(Roster { members: members.clone() }));
+        // What was granted of one that has left is over before its name is free.
+        let stays = |slot| members.binary_search_by_key(&slot, |member| member.slot).is_ok();
+        for left in before.members.iter().filter(|member| !stays(member.slot)) {
+            self.ledger.ended(&left.id);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::launch::{Beginning, Launched, enter, launch};
 use super::launching::SHOWN_AFTER;
 use super::request::Plan;
 use super::{Inner, Life, wait};
+use crate::ledger::Refusal;
 use crate::roster::Member;
 use crate::worker::journal::News;
 use crate::worker::logs;
@@ -85,6 +86,9 @@ pub enum StartError {
         /// Each GPU's reason.
         why: NoRoom,
     },
+    /// It cannot have what its reservation holds.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// It is to run as somebody else, which only root may decide.
     #[error(
         "run as user {user}: only a hive of root can; start the hive as root (`systemctl start rbee-hive` does), or ask \
@@ -163,6 +167,7 @@ async fn begin(inner: &Arc<Inner>, mut request: proto::StartWorkerRequest) -> Re
         return Err(StartError::Stopping);
     }
     let plan = Plan::new(&request, &inner.config)?;
+    let reserved = !plan.reservation.is_empty();
     let id = loop {
         match reserve(inner, &request, &plan)? {
             Reserved::New(id) => break id,
@@ -175,23 +180,53 @@ async fn begin(inner: &Arc<Inner>, mut request: proto::StartWorkerRequest) -> Re
     // As it is written down: what was left open is decided.
     id.group().clone_into(&mut request.group);
     id.instance().clone_into(&mut request.instance);
+    let begun = begin_named(inner, &id, request, plan).await;
+    if reserved {
+        answer_for_given(inner, &id, &begun).await;
+    }
+    begun
+}
+
+/// What a reservation gave to a start lives as long as the worker, or is given back. The hive that finds a worker goes on
+/// with it.
+async fn answer_for_given(inner: &Arc<Inner>, id: &WorkerId, begun: &Result<Started, StartError>) {
+    let slot = match begun {
+        Ok(started) => Some(started.member.slot),
+        Err(StartError::Unready(_)) => return,
+        Err(_) => None,
+    };
+    let (inner, id) = (inner.clone(), id.clone());
+    let answering = tokio::task::spawn_blocking(move || match slot {
+        Some(slot) => inner.keep_given(&id, slot),
+        None => inner.ledger.give_back(&id),
+    });
+    // Its error would be a panic, which is told where it happens.
+    let _ = answering.await;
+}
+
+async fn begin_named(
+    inner: &Arc<Inner>,
+    id: &WorkerId,
+    request: proto::StartWorkerRequest,
+    plan: Plan,
+) -> Result<Started, StartError> {
     let awaited = request.wait.then(|| wait::Awaited::new(&request, &plan));
-    let launched = blocking(inner, &id, request, plan, Past::default()).await.inspect_err(|error| {
+    let launched = blocking(inner, id, request, plan, Past::default()).await.inspect_err(|error| {
         if !matches!(error, StartError::Populated { .. })
-            && let Err(error) = inner.records.remove(&id)
+            && let Err(error) = inner.records.remove(id)
         {
             warn!(worker = %id, %error, "record of a failed start not removed");
         }
-        inner.table().starting.remove(&id);
-        inner.not_launched(&id);
+        inner.table().starting.remove(id);
+        inner.not_launched(id);
         if !matches!(error, StartError::Populated { .. }) {
-            tell_failure(inner, &id, error);
+            tell_failure(inner, id, error);
         }
     })?;
     let log_from = launched.log_from;
     let beginning =
         Beginning { kind: proto::LifeEventKind::Started, words: "started".to_owned(), probation: awaited.is_some() };
-    let (member, mut standing) = enter(inner, &id, launched, beginning);
+    let (member, mut standing) = enter(inner, id, launched, beginning);
     let member = stays(inner, member, &mut standing, log_from).await?;
     let readiness = match awaited {
         Some(awaited) => wait::until_ready(inner, &member, &mut standing, awaited, log_from).await?,

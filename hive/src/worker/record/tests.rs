@@ -36,6 +36,8 @@ pub fn record(instance: &str) -> Record {
             last_exit: Some(proto::ExitCause { reason: 1, code: Some(7), ..Default::default() }),
             next_start_unix_nanos: Some(9),
         },
+        reservation: "r-7".to_owned(),
+        held: vec![("GPU-1".to_owned(), 8 << 30)],
         asked: Some(Asked { by: "ann".into(), grace_millis: 30_000, again: true }),
     }
 }

@@ -3,6 +3,7 @@
 mod account;
 mod environment;
 mod gpus;
+mod reserved;
 
 pub use account::Login;
 pub use gpus::{Given, give};
@@ -58,6 +59,10 @@ pub struct Plan {
     pub wait_timeout: Option<Duration>,
     /// It is killed when it was ready and then not for this long.
     pub health_timeout: Option<Duration>,
+    /// What it is started with instead of naming GPUs; empty: nothing.
+    pub reservation: String,
+    /// One of that reservation's, if the caller named one.
+    pub fencing_token: Option<u64>,
 }
 
 /// The variable by which the processes of a worker can be told from others: its whole name. A hive that is itself a
@@ -111,6 +116,8 @@ impl Plan {
             gpus: request.gpus.clone(),
             wait_timeout: length("wait_timeout", request.wait_timeout.as_ref())?,
             health_timeout: length("health_timeout", request.health_timeout.as_ref())?,
+            reservation: reservation(request)?,
+            fencing_token: request.fencing_token,
         })
     }
 }
@@ -172,6 +179,18 @@ impl Plan {
             }
         })?;
         c_text("command", &found.to_string_lossy())
+    }
+}
+
+/// The reservation that it is started with.
+fn reservation(request: &proto::StartWorkerRequest) -> Result<String, StartError> {
+    match request.reservation.as_str() {
+        "" if request.fencing_token.is_some() => {
+            Err(field("fencing_token", "it belongs to a reservation: name that too, or leave the token out"))
+        }
+        "" => Ok(String::new()),
+        _ if !request.gpus.is_empty() => Err(field("gpus", "the reservation says which GPU it gets: leave them out")),
+        name => Ok(crate::ledger::reservation(name)?.to_owned()),
     }
 }
 

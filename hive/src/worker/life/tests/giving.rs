@@ -5,9 +5,9 @@ use crate::gpus::{Device, GpuRound, Outcome, Process};
 use std::time::Instant;
 use tokio::sync::watch::Sender;
 
-const G: u64 = 1 << 30;
+pub const G: u64 = 1 << 30;
 
-fn gpus(devices: &[(&str, u64, u64)], processes: Vec<Process>) -> Arc<GpuView> {
+pub fn gpus(devices: &[(&str, u64, u64)], processes: Vec<Process>) -> Arc<GpuView> {
     let device = |(uuid, total, used): &(&str, u64, u64)| Device {
         uuid: (*uuid).to_owned(),
         name: "NVIDIA H100".to_owned(),
@@ -20,13 +20,13 @@ fn gpus(devices: &[(&str, u64, u64)], processes: Vec<Process>) -> Arc<GpuView> {
     Arc::new(GpuView { round: Arc::new(round), answered: Some(Instant::now()) })
 }
 
-fn with_vram(instance: &str, vram: &str) -> proto::StartWorkerRequest {
+pub fn with_vram(instance: &str, vram: &str) -> proto::StartWorkerRequest {
     let limits = Some(proto::Limits { vram: vram.to_owned(), ..Default::default() });
     proto::StartWorkerRequest { limits, ..request(instance, &["sleep", "300"]) }
 }
 
 /// What procfs says of the environment that the worker was executed with.
-fn environment(member: &Member) -> HashMap<String, String> {
+pub fn environment(member: &Member) -> HashMap<String, String> {
     let all = procfs::environment(Path::new("/proc"), member.pid().unwrap());
     let texts = all.into_iter().filter_map(|variable| String::from_utf8(variable).ok());
     texts.filter_map(|text| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))).collect()

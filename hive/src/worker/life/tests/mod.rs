@@ -9,6 +9,7 @@ mod flooding;
 mod full;
 mod giving;
 mod hanging;
+mod holding;
 mod limits;
 mod opening;
 mod readiness;
@@ -59,6 +60,7 @@ impl Place {
             slice: self.slice.clone(),
             cgroup_root: self.cgroup_root.clone(),
             proc_root: PathBuf::from("/proc"),
+            gpu_lock_dir: self.state.path().to_owned(),
         }
     }
 

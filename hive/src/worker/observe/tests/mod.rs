@@ -87,6 +87,7 @@ impl Place {
             slice: self.slice.clone(),
             cgroup_root: Some(self.tree.path().to_owned()),
             proc_root: PathBuf::from("/proc"),
+            gpu_lock_dir: self.state.path().to_owned(),
         };
         let gpus = tokio::sync::watch::Sender::default().subscribe();
         let life = Life::open(config, gpus, CancellationToken::new()).await.unwrap();

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::gpus::{Device, GpuRound};
+use std::sync::Arc;
+use std::time::Instant;
 
 fn view(devices: &[(&str, Vendor, Option<&str>)]) -> GpuView {
     let device = |(uuid, vendor, parent): &(&str, Vendor, Option<&str>)| Device {
@@ -87,11 +89,4 @@ fn without_a_driver_they_are_passed_on_as_they_were_named() {
     assert_eq!(variables(&as_named(&names(&["7", "GPU-x"]))), "CUDA_VISIBLE_DEVICES=7,GPU-x");
     assert_eq!(variables(&as_named(&names(&["7"]))), "CUDA_VISIBLE_DEVICES=7 CUDA_DEVICE_ORDER=PCI_BUS_ID");
     assert_eq!(as_named(&[]), Given::default());
-}
-
-#[test]
-fn a_process_is_known_by_the_end_of_its_cgroup() {
-    let home = Path::new("/sys/fs/cgroup/a.slice/rbee.slice/llm/1");
-    assert!(is_end(home, Path::new("rbee.slice/llm/1")) && is_end(home, Path::new("a.slice/rbee.slice/llm/1")));
-    assert!(!is_end(home, Path::new("llm/1")) && !is_end(home, Path::new("rbee.slice/llm/2")));
 }

@@ -1,0 +1,57 @@
+//! Grants as the world is told of them.
+
+use super::grant::{Grant, Thing};
+use common::timestamp;
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Holds, in the order of the grants. `used` tells how many bytes a worker uses of a GPU: what it uses of several grants
+/// is that of the first ones.
+pub fn shown(grants: &[Grant], used: &dyn Fn(&str, &str) -> u64) -> Vec<proto::Hold> {
+    let mut left: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut holds = Vec::with_capacity(grants.len());
+    for grant in grants {
+        let mut hold = hold(grant);
+        if let (Some((gpu, bytes)), Some(user)) = (grant.vram(), &grant.used) {
+            let left = left.entry((&user.by, gpu)).or_insert_with(|| used(&user.by, gpu));
+            let part = bytes.min(*left);
+            *left -= part;
+            hold.unused_vram_bytes = bytes - part;
+        }
+        holds.push(hold);
+    }
+    holds
+}
+
+/// As if nothing of it were used.
+fn hold(grant: &Grant) -> proto::Hold {
+    let (worker, gpu_uuid, vram_bytes) = match &grant.thing {
+        Thing::Worker(worker) => (worker.clone(), String::new(), 0),
+        Thing::Vram { gpu, bytes } => (String::new(), gpu.clone(), *bytes),
+    };
+    let end = UNIX_EPOCH.checked_add(Duration::from_nanos(grant.until_unix));
+    proto::Hold {
+        reservation: grant.reservation.clone(),
+        part: grant.part,
+        worker,
+        gpu_uuid,
+        vram_bytes,
+        fencing_token: grant.token,
+        // What a worker uses does not expire.
+        expire_time: end.filter(|_| grant.used.is_none()).map(timestamp),
+        holder: grant.holder.clone(),
+        key: grant.key.clone(),
+        used_by: grant.used.as_ref().map(|used| used.by.clone()).unwrap_or_default(),
+        tentative: grant.tentative,
+        unused_vram_bytes: vram_bytes,
+        wish: grant.wish,
+    }
+}
+
+/// Whether two lists of holds tell the same, but for what workers use of them, which moves all the time.
+pub fn same_holds(one: &[proto::Hold], other: &[proto::Hold]) -> bool {
+    let same = |(one, other): (&proto::Hold, &proto::Hold)| {
+        proto::Hold { unused_vram_bytes: 0, ..one.clone() } == proto::Hold { unused_vram_bytes: 0, ..other.clone() }
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
+}
