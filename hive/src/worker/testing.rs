@@ -60,6 +60,7 @@ pub fn exec(program: &str, arguments: &[&str]) -> Exec {
         log: File::options().append(true).open("/dev/null").unwrap().into(),
         null: File::open("/dev/null").unwrap().into(),
         down: Down::default(),
+        patience: sys::Patience::default(),
     }
 }
 

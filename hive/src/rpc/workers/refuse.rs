@@ -61,6 +61,7 @@ pub fn restart(error: RestartError, life: &Life) -> Status {
 pub fn stop(error: StopError) -> Status {
     match error {
         StopError::Survives { .. } => Status::deadline_exceeded(error.to_string()),
+        StopError::Starting(_) => Status::unavailable(error.to_string()),
         StopError::Stopping(_) => Status::unavailable(error.to_string()),
         StopError::Observed(_) => Status::failed_precondition(error.to_string()),
     }
@@ -82,6 +83,8 @@ fn step_code(step: &str, source: &io::Error) -> Code {
         Some(libc::ENOENT | libc::ENOTDIR) if step == "exec" || step == "enter directory" => Code::NotFound,
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => Code::PermissionDenied,
         Some(libc::ENOEXEC | libc::E2BIG | libc::ELOOP | libc::ENAMETOOLONG) => Code::InvalidArgument,
+        None if source.kind() == io::ErrorKind::TimedOut => Code::DeadlineExceeded,
+        None if source.kind() == io::ErrorKind::Interrupted => Code::Aborted,
         _ => Code::Internal,
     }
 }

@@ -1,5 +1,6 @@
 //! What the hive keeps about one worker beside what it tells the world, and the table of all of them.
 
+use super::launching::Launching;
 use super::start::StartError;
 use crate::roster::{Member, Slot};
 use crate::worker::cgroup::Cgroup;
@@ -26,6 +27,8 @@ pub struct Table {
     pub live: BTreeMap<WorkerId, Entry>,
     /// Names that are being started for the first time.
     pub starting: BTreeSet<WorkerId>,
+    /// The starts that are under way, first ones and others.
+    pub launching: BTreeMap<WorkerId, Launching>,
     /// GPU memory promised to those that are being started or were started here: UUID and bytes.
     pub promised: BTreeMap<WorkerId, (String, u64)>,
     /// What is only looked at: apart from `live`, so that nothing here can signal or end it.

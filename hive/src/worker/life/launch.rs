@@ -57,6 +57,7 @@ pub fn launch(
         arguments: plan.arguments.clone(),
         environment: plan.environment(&inner.config, id, &given, login.as_ref())?,
         down: plan.down(login),
+        patience: inner.patience(id),
         log: log.into(),
         null: File::open(&null).map_err(failed("open", &null))?.into(),
     };
@@ -144,7 +145,9 @@ pub fn enter(
     let process = record.process.unwrap_or(Process::new(spawned.child.pid, 0, SystemTime::now()));
     let mut table = inner.table();
     let before = table.live.remove(id);
-    let slot = before.as_ref().map_or_else(|| table.next_slot(), |entry| entry.member.slot);
+    let shown = table.launching.remove(id).and_then(|launching| launching.over());
+    let shown = before.as_ref().map(|entry| entry.member.slot).or(shown);
+    let slot = shown.unwrap_or_else(|| table.next_slot());
     let asked = before.as_ref().and_then(|entry| entry.asked.clone());
     let state = if asked.is_some() { proto::WorkerState::Stopping } else { proto::WorkerState::Running };
     let spec = inner.spec(&record, Some(process), proto::Origin::Started);

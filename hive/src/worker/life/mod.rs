@@ -5,6 +5,7 @@ mod claim;
 mod entry;
 mod health;
 mod launch;
+mod launching;
 mod leave;
 mod notice;
 mod oom;
@@ -40,12 +41,17 @@ use common::{HiveId, WorkerId};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How often a slice that a leaving hive has just removed is made again before the hive gives up.
 const CLAIM_ATTEMPTS: u32 = 5;
+
+/// How long a stopping hive waits for its tasks. A disk that does not answer would keep it for ever, and a service manager
+/// waits for 10 s.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// What this wing needs to know.
 #[derive(Debug, Clone)]
@@ -205,12 +211,14 @@ impl Life {
         &self.inner().boot_id
     }
 
-    /// Waits for the stop token, then until every task of this wing has ended. Workers live on.
+    /// Waits for the stop token, then until every task of this wing has ended, but not for ever. Workers live on.
     pub async fn closed(&self) {
         let inner = self.inner();
         inner.stopping.cancelled().await;
         inner.tracker.close();
-        inner.tracker.wait().await;
+        if tokio::time::timeout(CLOSING, inner.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = inner.tracker.len(), "not every task of the workers has ended; they are left");
+        }
         // Not left to the last owner: a client's connection may outlive this process's patience.
         inner.leave();
     }
@@ -256,6 +264,7 @@ impl Inner {
         let here = table.live.values().filter(|entry| !entry.leaving);
         let mut members: Vec<Arc<Member>> = here.map(|entry| entry.member.clone()).collect();
         members.extend(table.observed.members().cloned());
+        members.extend(table.launching.values().filter_map(|launching| launching.shown.clone()));
         members.sort_by_key(|member| member.slot);
         self.roster.send_replace(Arc::new(Roster { members }));
     }

@@ -197,7 +197,12 @@ async fn start_again(inner: &Arc<Inner>, id: &WorkerId, slot: Slot, wait: Wait) 
         Ok(launched) => {
             enter(inner, id, launched, Beginning { kind, words, probation: false });
         }
-        Err(error) => not_started(inner, id, slot, error),
+        // The next hive goes on here, too.
+        Err(_) if inner.stopping.is_cancelled() => inner.not_launched(id),
+        Err(error) => {
+            inner.not_launched(id);
+            not_started(inner, id, slot, error);
+        }
     }
 }
 

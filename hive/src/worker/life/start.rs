@@ -2,6 +2,7 @@
 
 use super::entry::Standing;
 use super::launch::{Beginning, Launched, enter, launch};
+use super::launching::SHOWN_AFTER;
 use super::request::Plan;
 use super::{Inner, Life, wait};
 use crate::roster::Member;
@@ -173,6 +174,7 @@ async fn begin(inner: &Arc<Inner>, mut request: proto::StartWorkerRequest) -> Re
             warn!(worker = %id, %error, "record of a failed start not removed");
         }
         inner.table().starting.remove(&id);
+        inner.not_launched(&id);
         if !matches!(error, StartError::Populated { .. }) {
             tell_failure(inner, &id, error);
         }
@@ -190,7 +192,7 @@ async fn begin(inner: &Arc<Inner>, mut request: proto::StartWorkerRequest) -> Re
     Ok(Started { member, taken_over: false, readiness })
 }
 
-/// Launches on a thread that may block.
+/// Launches on a thread that may block. After an error the caller says when that is over, by [`Inner::not_launched`].
 pub async fn blocking(
     inner: &Arc<Inner>,
     id: &WorkerId,
@@ -198,9 +200,17 @@ pub async fn blocking(
     plan: Plan,
     past: Past,
 ) -> Result<Launched, StartError> {
-    let (inner, name) = (inner.clone(), id.clone());
-    let launching = tokio::task::spawn_blocking(move || launch(&inner, &name, &request, &plan, past));
-    launching.await.unwrap_or_else(|error| {
+    inner.set_launching(id);
+    let (other, name, shown) = (inner.clone(), id.clone(), plan.shown.clone());
+    let mut launching = tokio::task::spawn_blocking(move || launch(&other, &name, &request, &plan, past));
+    let launched = match tokio::time::timeout(SHOWN_AFTER, &mut launching).await {
+        Ok(launched) => launched,
+        Err(_) => {
+            inner.show_launching(id, shown);
+            launching.await
+        }
+    };
+    launched.unwrap_or_else(|error| {
         Err(StartError::Failed { step: "start", path: id.to_string(), source: io::Error::other(error) })
     })
 }

@@ -2,6 +2,7 @@
 //! ever signalled by a pidfd that was checked to be the worker's.
 
 use super::entry::{Entry, Standing};
+use super::launching::give_up_again;
 use super::{Inner, Life, leave, watch};
 use crate::roster::{Footing, Slot};
 use crate::worker::cgroup::Cgroup;
@@ -21,6 +22,9 @@ use tracing::{info, warn};
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the kill is repeated meanwhile: what forked in between is caught by the next one.
 const KILL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a worker that is just being started again may take to have a process, or none after all: the driver's time to
+/// release GPU memory, and a little.
+const STAND_PATIENCE: Duration = Duration::from_secs(15);
 /// Who stopped a worker, when the caller does not say.
 const SOMEBODY: &str = "a caller who gave no name";
 
@@ -38,6 +42,12 @@ pub enum StopError {
     /// The hive stops first; the worker may live on.
     #[error("stop {0}: this hive is stopping")]
     Stopping(WorkerId),
+    /// It has no process yet that could be ended.
+    #[error(
+        "stop {0}: it is just being started, and that cannot be given up at once: it ends before it begins, or is \
+         stopped as soon as it has a process; ask again"
+    )]
+    Starting(WorkerId),
     /// It is only looked at.
     #[error(
         "{0}: observed, not started by rbee: end it where it was started; `rbee observe --end {0}` only looks away"
@@ -80,7 +90,14 @@ impl Life {
             return Err(StopError::Observed(id.clone()));
         }
         let asked = Asked { by: named(by), grace_millis: millis(grace), again: false };
-        let mut target = match mark(&inner, id, &asked) {
+        let mut marked = mark(&inner, id, &asked);
+        if marked.is_none() {
+            if let Some(cause) = inner.give_up(id, &asked.by).await? {
+                return Ok(Some(cause));
+            }
+            marked = mark(&inner, id, &asked);
+        }
+        let mut target = match marked {
             None => return Ok(None),
             Some(Marked::Waited(cause)) => return Ok(Some(cause)),
             Some(Marked::Lives(target)) => target,
@@ -135,6 +152,9 @@ pub(super) fn mark(inner: &Arc<Inner>, id: &WorkerId, asked: &Asked) -> Option<M
     }
     let target = Target::of(id, entry);
     if news {
+        if !asked.again {
+            give_up_again(&table, id);
+        }
         inner.publish(&table);
         drop(table);
         inner.save_aside(id);
@@ -194,7 +214,7 @@ pub(super) async fn end(
     target: &mut Target,
     grace: Duration,
 ) -> Result<Option<proto::ExitCause>, StopError> {
-    if let Some(cause) = target.stand(inner).await {
+    if let Some(cause) = target.stand(inner).await? {
         return Ok(Some(cause));
     }
     target.remember_gpus(inner);
@@ -237,21 +257,24 @@ impl Target {
     }
 
     /// Waits until a worker that is just being started has a process, or none after all.
-    async fn stand(&mut self, inner: &Inner) -> Option<proto::ExitCause> {
+    async fn stand(&mut self, inner: &Inner) -> Result<Option<proto::ExitCause>, StopError> {
         if self.footing.is_some() {
-            return None;
+            return Ok(None);
         }
         let run = self.run;
-        let news = self.standing.wait_for(|now| now.gone || now.run != run).await;
+        let news = self.standing.wait_for(|now| now.gone || now.run != run);
+        let Ok(news) = tokio::time::timeout(STAND_PATIENCE, news).await else {
+            return Err(StopError::Starting(self.id.clone()));
+        };
         let now = news.map(|now| now.clone()).unwrap_or_default();
         if now.gone {
-            return now.ended.or_else(|| Some(proto::ExitCause::default()));
+            return Ok(now.ended.or_else(|| Some(proto::ExitCause::default())));
         }
         let found = inner.table().entry(&self.id, self.slot).map(|entry| Self::of(&self.id, entry));
         if let Some(found) = found {
             *self = found;
         }
-        None
+        Ok(None)
     }
 
     /// How its run ended, if it does within this time.

@@ -170,7 +170,7 @@ impl Site {
     /// it lives and its pid before it executes anything; on an error of it nothing is executed.
     pub fn start(mut self, exec: &Exec, limits: &Limits, written: &mut Written<'_>) -> Result<Spawned, SpawnError> {
         let started = match (self.attempt(exec, limits, written), self.cgroup.take()) {
-            (Err(fault), Some(cgroup)) if matches!(fault.step, Step::Clone | Step::Join) => {
+            (Err(fault), Some(cgroup)) if entered_not(&fault) => {
                 abandon(&cgroup);
                 let path = cgroup.path;
                 if self.required {
@@ -241,12 +241,18 @@ fn another_way(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| known.contains(&errno))
 }
 
-/// A child that never got past exec may need a moment to leave the cgroup.
+/// Whether it is the cgroup that could not be entered, so that it may be had without.
+fn entered_not(fault: &Fault) -> bool {
+    matches!(fault.step, Step::Clone | Step::Join) && !fault.gave_up()
+}
+
+/// A child that never got past exec may need a moment to leave the cgroup. Nothing else was ever in there.
 fn abandon(cgroup: &Cgroup) {
     for _ in 0..REMOVE_ATTEMPTS {
         if !matches!(cgroup.remove(), Err(error) if error.raw_os_error() == Some(libc::EBUSY)) {
             return;
         }
+        cgroup.kill();
         std::thread::sleep(REMOVE_PAUSE);
     }
 }

@@ -2,6 +2,7 @@
 //! `plain.rs` stands in for both. The only unsafe code of this wing.
 #![allow(unsafe_code)]
 
+mod hung;
 mod parts;
 #[cfg(all(target_os = "linux", not(rbee_plain)))]
 mod pidfd;
@@ -14,6 +15,7 @@ mod settle;
 mod start;
 mod word;
 
+pub use hung::Patience;
 pub use parts::{Account, Child, Down, Ended, Exec, Fault, Place, Step, Tuning, Written, remember_open_files};
 #[cfg(all(target_os = "linux", not(rbee_plain)))]
 pub use pidfd::{ended, has_ended, open, reap, send, told_exit};

@@ -1,5 +1,6 @@
 //! What both ways of starting a process have in common: the words they speak in.
 
+use super::hung::Patience;
 use nix::sys::resource::Resource;
 use std::ffi::CString;
 use std::io;
@@ -106,6 +107,8 @@ pub struct Exec {
     pub null: OwnedFd,
     /// As whom, and where.
     pub down: Down,
+    /// How long it may take to begin.
+    pub patience: Patience,
 }
 
 /// As whom a program runs, and where: the steps down from the hive.

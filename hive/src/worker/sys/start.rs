@@ -2,13 +2,15 @@
 //! calls on what was allocated before; the step that fails comes back through a close-on-exec pipe. It executes
 //! nothing before it has been written down, and dies with a hive that is killed until then.
 
+use super::hung::{self, Wait};
 use super::parts::{Child, Exec, Fault, Place, Step, Tuning, Written, open_files, remember_open_files};
 use super::word::{self, Word};
 use super::{pidfd, settle};
 use std::ffi::{CString, c_char};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Instant;
 
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -39,7 +41,8 @@ struct Ready<'a> {
     tuning: &'a Tuning,
 }
 
-/// Starts the program. Blocks until it is past exec or has failed. Errors name the step; the child is reaped then.
+/// Starts the program. Blocks until it is past exec, has failed, or has taken too long. Errors name the step; the child is
+/// reaped then, but for one that cannot even be killed.
 /// `written` is told the pid before anything is executed; on its error, and when this thread ends in it, nothing is.
 pub fn start(exec: &Exec, tuning: &Tuning, place: Place<'_>, written: &mut Written<'_>) -> Result<Child, Fault> {
     let at_clone = Fault::at(Step::Clone);
@@ -49,35 +52,40 @@ pub fn start(exec: &Exec, tuning: &Tuning, place: Place<'_>, written: &mut Writt
     let ready = Ready::new(exec, tuning, place, writer.as_raw_fd(), ends).map_err(&at_clone)?;
     let child = cloned(&ready, place).map_err(&at_clone)?;
     drop((writer, gate));
-    let mut refused = Vec::new();
-    loop {
-        match word::receive(&mut reader) {
-            Some(Word::Refused(fault)) => refused.push(fault),
-            Some(Word::Failed(fault)) => {
-                reap(&child);
-                return Err(fault);
-            }
-            // Closed without a word: killed in its cgroup, perhaps. Its end is told like any other.
-            Some(Word::Settled(_)) | None => break,
-        }
+    let began = begin(&child, &mut reader, opener, &mut Wait::new(&exec.patience), written);
+    if began.is_err() {
+        hung::end(&child);
     }
-    if let Err(source) = written(child.pid, &refused) {
-        let _ = pidfd::send(child.pidfd.as_fd(), nix::sys::signal::Signal::SIGKILL);
-        reap(&child);
-        return Err(Fault::at(Step::Record)(source));
-    }
-    // A child that was killed meanwhile has closed its end.
-    let _ = File::from(opener).write_all(b"1");
-    // Closed without a word: exec closed it.
-    let Some(Word::Failed(fault)) = word::receive(&mut reader) else { return Ok(child) };
-    reap(&child);
-    Err(fault)
+    began.map(|()| child)
 }
 
-/// Waits for a child that has ended or is about to.
-fn reap(child: &Child) {
-    let _ =
-        nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(child.pidfd.as_fd()), nix::sys::wait::WaitPidFlag::WEXITED);
+/// From clone to exec.
+fn begin(
+    child: &Child,
+    reader: &mut File,
+    opener: OwnedFd,
+    waiting: &mut Wait<'_>,
+    written: &mut Written<'_>,
+) -> Result<(), Fault> {
+    let mut refused = Vec::new();
+    loop {
+        match waiting.word(reader)? {
+            Some(Word::Refused(fault)) => refused.push(fault),
+            Some(Word::Failed(fault)) => return Err(fault),
+            // Closed without a word: killed in its cgroup, perhaps. Its end is told like any other.
+            Some(Word::Settled(_) | Word::At(_)) | None => break,
+        }
+    }
+    let settled = Instant::now();
+    written(child.pid, &refused).map_err(Fault::at(Step::Record))?;
+    waiting.goes_on(Step::Exec, settled.elapsed());
+    // A child that was killed meanwhile has closed its end.
+    let _ = File::from(opener).write_all(b"1");
+    match waiting.word(reader)? {
+        Some(Word::Failed(fault)) => Err(fault),
+        // Closed without a word: exec closed it.
+        _ => Ok(()),
+    }
 }
 
 impl<'a> Ready<'a> {
@@ -194,13 +202,16 @@ fn prepare(ready: &Ready<'_>) -> (Step, usize) {
     // SAFETY: async-signal-safe calls only, on descriptors and memory that `ready` keeps alive.
     unsafe {
         end_with_the_hive(ready);
+        word::at(ready.pipe, Step::Session);
         if libc::setsid() < 0 {
             return (Step::Session, 0);
         }
-        if let Some(procs) = ready.join
-            && libc::write(procs, c"0".as_ptr().cast(), 1) != 1
-        {
-            return (Step::Join, 0);
+        if let Some(procs) = ready.join {
+            word::at(ready.pipe, Step::Join);
+            if libc::write(procs, c"0".as_ptr().cast(), 1) != 1 {
+                return (Step::Join, 0);
+            }
+            word::at(ready.pipe, Step::Streams);
         }
         for (from, to) in [(ready.null, 0), (ready.log, 1), (ready.log, 2)] {
             if libc::dup2(from, to) < 0 {
@@ -212,6 +223,7 @@ fn prepare(ready: &Ready<'_>) -> (Step, usize) {
         if let Err(failed) = settle::tune(ready.tuning, ready.pipe) {
             return failed;
         }
+        word::at(ready.pipe, Step::Directory);
         if let Err(step) = settle::step_down(&ready.exec.down) {
             return (step, 0);
         }

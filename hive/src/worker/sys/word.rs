@@ -10,6 +10,8 @@ const FAILED: i32 = 0;
 const REFUSED: i32 = 1;
 /// It has done all it can do before it waits for its turn; the step is its pid.
 const SETTLED: i32 = 2;
+/// It is about to take this step.
+const AT: i32 = 3;
 const BYTES: usize = 16;
 
 /// One thing that a child tells.
@@ -19,6 +21,8 @@ pub enum Word {
     Failed(Fault),
     /// It goes on.
     Refused(Fault),
+    /// It is about to take this step.
+    At(Step),
     /// It waits; its pid.
     #[cfg_attr(all(target_os = "linux", not(rbee_plain)), allow(dead_code, reason = "clone3 has told it already"))]
     Settled(i32),
@@ -39,6 +43,7 @@ pub fn receive(pipe: &mut impl Read) -> Option<Word> {
     Some(match kind {
         SETTLED => Word::Settled(step),
         REFUSED => Word::Refused(fault()),
+        AT => Word::At(Step::from_number(step)),
         _ => Word::Failed(fault()),
     })
 }
@@ -59,6 +64,16 @@ pub unsafe fn failed(pipe: RawFd, step: Step, item: usize) {
 pub unsafe fn refused(pipe: RawFd, step: Step, item: usize) {
     // SAFETY: as this function's own.
     unsafe { send(pipe, [REFUSED, step as i32, item as i32, last_errno()]) }
+}
+
+/// Tells which step comes next, in case it never ends.
+///
+/// # Safety
+/// As [`failed`].
+#[cfg_attr(any(not(target_os = "linux"), rbee_plain), allow(dead_code, reason = "nothing there could end the child"))]
+pub unsafe fn at(pipe: RawFd, step: Step) {
+    // SAFETY: as this function's own.
+    unsafe { send(pipe, [AT, step as i32, 0, 0]) }
 }
 
 /// Tells that it waits.

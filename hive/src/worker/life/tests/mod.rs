@@ -5,6 +5,7 @@ mod ending;
 mod finding;
 mod flooding;
 mod giving;
+mod hanging;
 mod limits;
 mod opening;
 mod readiness;

@@ -1,6 +1,7 @@
 //! Starts a program with the standard library. Before it is executed, the child tells its pid and waits at a gate until it
 //! has been written down; the gate breaks with a hive that is killed, and then nothing is executed.
 
+use super::super::hung::Wait;
 use super::super::parts::{Child, Down, Exec, Fault, Place, Step, Tuning, Written, open_files, remember_open_files};
 use super::super::settle;
 use super::super::word::{self, Word};
@@ -51,7 +52,8 @@ struct Ends {
 
 /// Starts the program. Blocks until it is past exec or has failed. Errors name the step; the child is reaped then.
 /// `written` is told the pid before anything is executed; on its error nothing is. There are no cgroups here: every
-/// place but `Nowhere` is refused with ENOSYS.
+/// place but `Nowhere` is refused with ENOSYS. A child that does not come as far as that in time is left, and executes
+/// nothing; exec itself is waited for, because nothing names a child for certain here before it.
 pub fn start(exec: &Exec, tuning: &Tuning, place: Place<'_>, written: &mut Written<'_>) -> Result<Child, Fault> {
     let missing = || io::Error::from_raw_os_error(libc::ENOSYS);
     match place {
@@ -61,12 +63,14 @@ pub fn start(exec: &Exec, tuning: &Tuning, place: Place<'_>, written: &mut Writt
     }
     let (mut told, mut opener, answer) = begun(exec, tuning).map_err(Fault::at(Step::Clone))?;
     let (mut refused, mut failed, mut pid) = (Vec::new(), None, None);
+    let mut waiting = Wait::new(&exec.patience);
     // End of file before it waits: it failed before it could say anything.
     while let (None, None) = (&failed, pid) {
-        match word::receive(&mut told) {
+        match waiting.word(&mut told)? {
             Some(Word::Refused(fault)) => refused.push(fault),
             Some(Word::Failed(fault)) => failed = Some(fault),
             Some(Word::Settled(number)) => pid = Some(number),
+            Some(Word::At(_)) => {}
             None => break,
         }
     }

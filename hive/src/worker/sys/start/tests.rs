@@ -15,6 +15,7 @@ fn exec(program: &str, arguments: &[&str], directory: Option<&str>) -> (Exec, Fi
         log: log.try_clone().unwrap().into(),
         null: File::open("/dev/null").unwrap().into(),
         down: Down { directory: directory.map(text), ..Down::default() },
+        patience: hung::Patience::default(),
     };
     (exec, log)
 }
@@ -119,4 +120,63 @@ fn a_child_of_any_user_ends_with_a_hive_that_is_killed_before_exec() {
         // It left without a word, so nobody can wait for it.
         std::mem::forget(killed);
     }
+}
+
+/// What has little time to begin.
+fn hasty() -> Exec {
+    let (mut exec, _) = exec("/bin/sh", &["-c", "exit 7"], None);
+    exec.patience.limit = std::time::Duration::from_millis(300);
+    exec
+}
+
+fn assert_gone(pidfd: &OwnedFd) {
+    let sent = pidfd::send(pidfd.as_fd(), nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::ESRCH), "it is killed and reaped");
+}
+
+#[test]
+fn a_start_that_hangs_before_it_is_written_down_is_given_up_at_that_step() {
+    // A pipe that takes no more blocks whoever writes to it.
+    let (_reader, full) = pipe().unwrap();
+    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+    nix::fcntl::fcntl(&full, flags).unwrap();
+    while nix::unistd::write(&full, &[0; 4096]).is_ok() {}
+    nix::fcntl::fcntl(&full, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+    let mut written = |_: i32, _: &[Fault]| -> io::Result<()> { panic!("it never settles") };
+    let fault = start(&hasty(), &Tuning::default(), Place::Join(full.as_fd()), &mut written).unwrap_err();
+    assert_eq!((fault.step, fault.source.kind()), (Step::Join, io::ErrorKind::TimedOut));
+    assert!(fault.gave_up());
+}
+
+#[test]
+fn a_start_that_hangs_at_exec_is_killed_and_given_up() {
+    let mut held = None;
+    let mut written = |pid: i32, _: &[Fault]| {
+        let pidfd = pidfd::open(pid)?;
+        // Suspended here, it goes through the gate no more.
+        pidfd::send(pidfd.as_fd(), nix::sys::signal::Signal::SIGSTOP)?;
+        held = Some(pidfd);
+        Ok(())
+    };
+    let fault = start(&hasty(), &Tuning::default(), Place::Nowhere, &mut written).unwrap_err();
+    assert_eq!((fault.step, fault.source.kind()), (Step::Exec, io::ErrorKind::TimedOut));
+    assert_gone(&held.unwrap());
+}
+
+#[test]
+fn a_start_that_nobody_wants_any_more_is_given_up_at_once() {
+    let exec = Exec { patience: hung::Patience::default(), ..hasty() };
+    let mut held = None;
+    let mut written = |pid: i32, _: &[Fault]| {
+        let pidfd = pidfd::open(pid)?;
+        pidfd::send(pidfd.as_fd(), nix::sys::signal::Signal::SIGSTOP)?;
+        held = Some(pidfd);
+        exec.patience.given_up.cancel();
+        Ok(())
+    };
+    let began = Instant::now();
+    let fault = start(&exec, &Tuning::default(), Place::Nowhere, &mut written).unwrap_err();
+    assert_eq!(fault.source.kind(), io::ErrorKind::Interrupted);
+    assert!(began.elapsed() < exec.patience.limit);
+    assert_gone(&held.unwrap());
 }
