@@ -1,6 +1,7 @@
 //! Life events, numbered, kept over restarts of the hive. Bounded: the oldest go first, and a reader who missed
 //! some is told so by an explicit GAP. Readers resume by journal id and number.
 
+use super::mend::is_full;
 use common::{HiveId, WorkerId, timestamp};
 use prost::Message;
 use std::collections::VecDeque;
@@ -55,7 +56,8 @@ pub struct News {
 
 impl Journal {
     /// Opens or begins the journal in the state directory. It goes on under its old id only if its file is whole
-    /// and from this boot: numbers that a crash of the machine may have lost are never given out twice.
+    /// and from this boot: numbers that a crash of the machine may have lost are never given out twice. On a full disk it
+    /// goes on in memory, until an event finds room again.
     pub fn open(state_dir: &Path, hive: &HiveId, boot_id: &str) -> io::Result<Self> {
         let path = state_dir.join("journal");
         let name = state_dir.join("journal.id");
@@ -65,19 +67,23 @@ impl Journal {
             Err(error) => return Err(error),
         };
         let stored = fs::read_to_string(&name).unwrap_or_default();
-        let id = match stored.split_whitespace().collect::<Vec<_>>().as_slice() {
-            [id, boot] if whole && *boot == boot_id => (*id).to_owned(),
-            _ => {
-                let id = fresh_id();
-                fs::write(&name, format!("{id} {boot_id}\n"))?;
-                id
-            }
+        let known = match stored.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [id, boot] if whole && *boot == boot_id => Some((*id).to_owned()),
+            _ => None,
         };
+        let is_known = known.is_some();
+        let id = known.unwrap_or_else(fresh_id);
         let last = watch::Sender::new(events.back().map_or(0, |event| event.number));
         let journal = Self { hive: hive.clone(), id, boot_id: boot_id.to_owned(), path, last, kept: Mutex::default() };
         let mut kept = journal.kept();
         kept.events = events;
-        journal.rewrite(&mut kept)?;
+        let named = if is_known { Ok(()) } else { journal.write_id() };
+        if let Err(error) = named.and_then(|()| journal.rewrite(&mut kept)) {
+            if !is_full(&error) {
+                return Err(error);
+            }
+            journal.only_in_memory(&mut kept, &error);
+        }
         drop(kept);
         Ok(journal)
     }
@@ -162,12 +168,7 @@ impl Journal {
             _ => self.rewrite(&mut kept),
         };
         match written {
-            Err(error) if had_file => {
-                warn!(path = %self.path.display(), %error, "journal goes on in memory only");
-                kept.file = None;
-                // Its numbers must not be given out again by the next hive, which will not know them.
-                let _ = fs::remove_file(self.path.with_extension("id"));
-            }
+            Err(error) if had_file => self.only_in_memory(&mut kept, &error),
             Ok(()) if !had_file => self.back_on_disk(&mut kept),
             _ => {}
         }
@@ -176,8 +177,19 @@ impl Journal {
         number
     }
 
+    fn only_in_memory(&self, kept: &mut Kept, error: &io::Error) {
+        warn!(path = %self.path.display(), %error, "journal goes on in memory only");
+        kept.file = None;
+        // Its numbers must not be given out again by the next hive, which will not know them.
+        let _ = fs::remove_file(self.path.with_extension("id"));
+    }
+
+    fn write_id(&self) -> io::Result<()> {
+        fs::write(self.path.with_extension("id"), format!("{} {}\n", self.id, self.boot_id))
+    }
+
     fn back_on_disk(&self, kept: &mut Kept) {
-        match fs::write(self.path.with_extension("id"), format!("{} {}\n", self.id, self.boot_id)) {
+        match self.write_id() {
             Ok(()) => info!(path = %self.path.display(), "journal is on disk again"),
             Err(_) => kept.file = None,
         }
@@ -185,13 +197,13 @@ impl Journal {
 
     fn rewrite(&self, kept: &mut Kept) -> io::Result<()> {
         let draft = self.path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         let mut bytes = Vec::new();
         for event in &kept.events {
             bytes.extend(event.encode_length_delimited_to_vec());
         }
-        file.write_all(&bytes)?;
-        fs::rename(&draft, &self.path)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let written = file.write_all(&bytes).and_then(|()| fs::rename(&draft, &self.path));
+        written.inspect_err(|_| drop(fs::remove_file(&draft)))?;
         kept.in_file = kept.events.len();
         kept.file = Some(file);
         Ok(())
@@ -287,6 +299,26 @@ mod tests {
         assert!(name().unwrap().starts_with(first.id()), "the disk took it again");
         let second = open(state.path(), "boot");
         assert_eq!((second.id(), numbers(&second.after(0))), (first.id(), vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn q6_on_a_full_disk_a_journal_goes_on_in_memory_until_there_is_room() {
+        let state = tempfile::tempdir().unwrap();
+        let name = || fs::read_to_string(state.path().join("journal.id"));
+        let first = open(state.path(), "boot");
+        add(&first, "a");
+        drop(first);
+        // For an old name, and for a new one.
+        for boot in ["boot", "another boot"] {
+            std::os::unix::fs::symlink("/dev/full", state.path().join("journal.new")).unwrap();
+            let second = open(state.path(), boot);
+            assert!(name().is_err() && second.kept().file.is_none(), "no number of it is given out again");
+            assert_eq!(second.after(0)[0].message, "a");
+            assert!(!state.path().join("journal.new").exists());
+            add(&second, "b");
+            assert!(name().unwrap().starts_with(second.id()), "the disk took it again");
+            assert_eq!(numbers(&open(state.path(), boot).after(0)), numbers(&second.after(0)));
+        }
     }
 
     #[test]

@@ -215,9 +215,9 @@ impl Records {
         make_private(&directory)?;
         let draft = directory.join(format!(".{name}"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, directory.join(name))?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        let written = written.and_then(|()| fs::rename(&draft, directory.join(name)));
+        written.inspect_err(|_| drop(fs::remove_file(&draft)))?;
         File::open(&directory)?.sync_all()
     }
 

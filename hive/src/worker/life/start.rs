@@ -8,6 +8,7 @@ use super::{Inner, Life, wait};
 use crate::roster::Member;
 use crate::worker::journal::News;
 use crate::worker::logs;
+use crate::worker::mend::mend;
 use crate::worker::record::Past;
 use crate::worker::vram::NoRoom;
 use common::{NameError, WorkerId};
@@ -94,7 +95,7 @@ pub enum StartError {
         user: String,
     },
     /// A step failed.
-    #[error("{step} {path}: {source}")]
+    #[error("{step} {path}: {source}{}", mend(.source))]
     Failed {
         /// What was tried.
         step: &'static str,

@@ -3,11 +3,15 @@
 use super::{LockError, note_owner, patiently};
 use common::HiveId;
 use nix::fcntl::Flock;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::path::Path;
 
 /// The lock's name. It holds "PID START_TICKS HIVE" of the owner.
 const FILE: &str = "hive.lock";
+
+/// No owner writes more, in bytes.
+const TEXT_MAX: u64 = 256;
 
 /// Given back when dropped, or by the kernel when the hive dies.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ impl StateLock {
         let at = |source| LockError::State { path: path.clone(), source };
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(at)?;
         let Ok(mut held) = patiently(file).await.map_err(at)? else {
-            let text = fs::read_to_string(&path).unwrap_or_default();
+            let text = owner(&path);
             let mut words = text.split_whitespace();
             let pid = words.next().and_then(|word| word.parse().ok());
             let hive = words.nth(1).unwrap_or_default().to_owned();
@@ -33,9 +37,17 @@ impl StateLock {
     }
 }
 
+/// What the owner has written down.
+fn owner(path: &Path) -> String {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(TEXT_MAX).read_to_string(&mut text));
+    read.map(|_| text).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[tokio::test]
     async fn an_owned_state_directory_is_refused_with_name_and_pid() {

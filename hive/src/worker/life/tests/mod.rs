@@ -4,6 +4,7 @@ mod asking;
 mod ending;
 mod finding;
 mod flooding;
+mod full;
 mod giving;
 mod hanging;
 mod limits;
