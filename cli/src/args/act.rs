@@ -59,7 +59,9 @@ pub struct Run {
     /// Which engine it is, so that it can be asked what it does
     #[arg(long, value_enum, value_name = "ENGINE", default_value_t = ProbeKind::Auto)]
     pub probe: ProbeKind,
-    /// Start it again when it ends by itself
+    /// Start it again when it ends by itself. When its first process fails and others of it live on, they are killed
+    /// 10 s later and it is started again; with `never` they live on. One that ends with code 0 and leaves others behind
+    /// has gone into the background, which is no end
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = RestartWhen::Never)]
     pub restart: RestartWhen,
     /// Kill it when it was ready and then is not for this long; --restart says what follows

@@ -137,6 +137,7 @@ fn kind(kind: proto::LifeEventKind) -> &'static str {
         proto::LifeEventKind::GpuRecovered => "gpu back",
         proto::LifeEventKind::Draining => "draining",
         proto::LifeEventKind::Undrained => "undrained",
+        proto::LifeEventKind::FirstEnded => "first ended",
     }
 }
 

@@ -71,6 +71,9 @@ pub struct Record {
     /// Its present run has been ready.
     #[serde(default)]
     pub was_ready: bool,
+    /// How its first process ended, when others of it live on.
+    #[serde(default, with = "wire::exit")]
+    pub first_exit: Option<proto::ExitCause>,
     /// Kills at its memory limit that were told as events.
     #[serde(default)]
     pub oom_told: u64,

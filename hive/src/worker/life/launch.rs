@@ -114,6 +114,7 @@ fn intent(inner: &Inner, id: &WorkerId, request: &proto::StartWorkerRequest, pla
         user: request.user.clone(),
         health_timeout_millis: plan.health_timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         was_ready: false,
+        first_exit: None,
         oom_told: 0,
         past: Past::default(),
         asked: None,

@@ -79,7 +79,7 @@ fn cause(entry: &Entry, ended: Ended) -> proto::ExitCause {
 }
 
 /// The cause as far as the process itself tells.
-fn plain(ended: Ended) -> proto::ExitCause {
+pub fn plain(ended: Ended) -> proto::ExitCause {
     let (reason, code, signal) = match ended {
         Ended::Code(code) => (proto::ExitReason::Code, Some(code), None),
         Ended::Signal(signal) => (proto::ExitReason::Signal, None, Some(signal)),

@@ -3,6 +3,7 @@
 
 mod claim;
 mod entry;
+mod first;
 mod health;
 mod launch;
 mod launching;

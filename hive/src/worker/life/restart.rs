@@ -105,6 +105,7 @@ impl Inner {
         record.process = None;
         record.cgroup = None;
         record.was_ready = false;
+        record.first_exit = None;
         record.oom_told = 0;
         if state != proto::WorkerState::Starting {
             record.asked = None;

@@ -1,5 +1,6 @@
 //! One task per worker: waits for its first process by pidfd, then until nothing of it is left.
 
+use super::first::{self, First};
 use super::notice::Notice;
 use super::{Inner, oom};
 use crate::roster::{Footing, Slot};
@@ -44,14 +45,22 @@ async fn follow(inner: &Arc<Inner>, id: &WorkerId, slot: Slot) {
         return;
     };
     let ended = match pidfd {
-        Some(pidfd) => first_process(inner, pidfd, &footing).await,
-        None => Ended::Unknown,
+        Some(pidfd) => First::Seen(first_process(inner, pidfd, &footing).await),
+        None => First::Missed,
     };
-    match &cgroup {
-        Some(cgroup) => until_empty(cgroup).await,
-        None => until_alone(inner, footing.pid, footing.start_ticks).await,
+    let others = async {
+        match &cgroup {
+            Some(cgroup) => until_empty(cgroup).await,
+            None => until_alone(inner, footing.pid, footing.start_ticks).await,
+        }
+    };
+    tokio::pin!(others);
+    let mut told = ended.told();
+    if tokio::time::timeout(first::SETTLES, &mut others).await.is_err() {
+        told = first::outlived(inner, id, slot, ended);
+        others.await;
     }
-    inner.see_out(id, slot, ended);
+    inner.see_out(id, slot, told);
 }
 
 /// Tells of the kills at its memory limit that a worker outlives, for as long as it is watched.

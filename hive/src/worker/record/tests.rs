@@ -26,6 +26,7 @@ pub fn record(instance: &str) -> Record {
         user: "nobody".into(),
         health_timeout_millis: Some(5),
         was_ready: true,
+        first_exit: None,
         oom_told: 4,
         past: Past {
             runs: 2,
@@ -64,7 +65,9 @@ fn a_record_of_an_earlier_version_is_still_read() {
     let path = state.path().join("workers/llm/1.json");
     let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let fields = value.as_object_mut().unwrap();
-    for new in ["restart", "probe", "user", "health_timeout_millis", "was_ready", "oom_told", "past", "asked"] {
+    for new in
+        ["restart", "probe", "user", "health_timeout_millis", "was_ready", "first_exit", "oom_told", "past", "asked"]
+    {
         fields.remove(new).unwrap();
     }
     fields.insert("limits".into(), serde_json::json!(["200%", "4G"]));

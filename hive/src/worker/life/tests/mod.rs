@@ -3,6 +3,7 @@
 mod asking;
 mod ending;
 mod finding;
+mod first;
 mod flooding;
 mod full;
 mod giving;
