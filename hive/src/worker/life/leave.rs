@@ -1,8 +1,8 @@
 //! The end of a run: its cause, its story, and the removal of what was made for it. Whether it was the last one is
 //! `restart`'s matter.
 
-use super::Inner;
 use super::entry::{Entry, Standing};
+use super::{Inner, outside};
 use crate::roster::Slot;
 use crate::worker::journal::News;
 use crate::worker::sys::Ended;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 impl Inner {
-    /// Tells how a run ended of which nothing is left, and lets the worker go or start again.
-    pub fn see_out(self: &Arc<Self>, id: &WorkerId, slot: Slot, ended: Ended) {
+    /// Tells how a run ended of which nothing is left but these processes, and lets the worker go or start again.
+    pub fn see_out(self: &Arc<Self>, id: &WorkerId, slot: Slot, ended: Ended, left: &[i32]) {
         let (cause, cgroup, pid) = {
             let mut table = self.table();
             let Some(entry) = table.entry(id, slot) else { return };
@@ -23,7 +23,7 @@ impl Inner {
         {
             warn!(worker = %id, %error, path = %cgroup.path.display(), "cgroup not removed");
         }
-        let message = sentence(&cause);
+        let message = sentence(&cause) + &outside::words(left);
         info!(worker = %id, pid, "worker gone: {message}");
         let news = News {
             kind: proto::LifeEventKind::Exited,

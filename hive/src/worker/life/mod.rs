@@ -10,6 +10,7 @@ mod launching;
 mod leave;
 mod notice;
 mod oom;
+mod outside;
 mod release;
 mod request;
 mod restart;

@@ -3,6 +3,7 @@
 
 use super::entry::{Entry, Standing};
 use super::launching::give_up_again;
+use super::outside::Session;
 use super::{Inner, Life, leave, watch};
 use crate::roster::{Footing, Slot};
 use crate::worker::cgroup::Cgroup;
@@ -68,6 +69,8 @@ pub(super) struct Target {
     footing: Option<Footing>,
     pidfd: Option<Arc<OwnedFd>>,
     cgroup: Option<Cgroup>,
+    /// It was started here, so that its session is its own.
+    ours: bool,
     /// Those of its processes that hold GPU memory.
     held: BTreeSet<u32>,
     standing: Receiver<Standing>,
@@ -232,7 +235,11 @@ pub(super) async fn end(
             return Ok(Some(cause));
         }
     }
-    Err(StopError::Survives { pids: target.processes(inner), id: target.id.clone() })
+    let mut pids = target.processes(inner);
+    pids.extend(target.session().map(|session| session.outside(inner, &pids)).unwrap_or_default());
+    pids.sort_unstable();
+    pids.dedup();
+    Err(StopError::Survives { pids, id: target.id.clone() })
 }
 
 impl Target {
@@ -247,6 +254,7 @@ impl Target {
             footing: entry.member.footing.clone(),
             pidfd: entry.pidfd.clone(),
             cgroup: entry.cgroup.clone(),
+            ours: entry.record.is_some(),
             held: entry.gpu_holders.clone(),
             standing,
         }
@@ -305,14 +313,17 @@ impl Target {
         match &self.cgroup {
             Some(cgroup) if cgroup.is_same() => {
                 cgroup.kill();
-                self.signal_outside(&cgroup.processes(), Signal::SIGKILL);
+                self.signal_outside(inner, &cgroup.processes(), Signal::SIGKILL);
             }
             _ => self.signal(inner, Signal::SIGKILL),
         }
     }
 
-    /// Reaches its first process where that has left the worker's cgroup by itself.
-    fn signal_outside(&self, inside: &[i32], signal: Signal) {
+    /// Reaches what has left the worker's cgroup by itself: others of its session, then its first process.
+    fn signal_outside(&self, inner: &Inner, inside: &[i32], signal: Signal) {
+        if let Some(session) = self.session() {
+            session.signal(inner, inside, signal);
+        }
         if let Some(pidfd) = &self.pidfd
             && self.pid().is_some_and(|pid| !inside.contains(&pid))
         {
@@ -327,7 +338,7 @@ impl Target {
             Some(cgroup) if cgroup.is_same() => {
                 let inside = cgroup.processes();
                 cgroup.signal(signal);
-                self.signal_outside(&inside, signal);
+                self.signal_outside(inner, &inside, signal);
             }
             _ => self.signal_session(inner, signal),
         }
@@ -345,6 +356,11 @@ impl Target {
         if let Some(pidfd) = &self.pidfd {
             let _ = sys::send(pidfd.as_fd(), signal);
         }
+    }
+
+    fn session(&self) -> Option<Session<'_>> {
+        let footing = self.footing.as_ref().filter(|_| self.ours)?;
+        Some(Session { id: &self.id, footing, leader: self.pidfd.as_deref() })
     }
 
     fn processes(&self, inner: &Inner) -> Vec<i32> {

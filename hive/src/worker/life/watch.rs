@@ -2,6 +2,7 @@
 
 use super::first::{self, First};
 use super::notice::Notice;
+use super::outside::Session;
 use super::{Inner, oom};
 use crate::roster::{Footing, Slot};
 use crate::worker::cgroup::Cgroup;
@@ -44,6 +45,7 @@ async fn follow(inner: &Arc<Inner>, id: &WorkerId, slot: Slot) {
     }) else {
         return;
     };
+    let leader = pidfd.clone();
     let ended = match pidfd {
         Some(pidfd) => First::Seen(first_process(inner, pidfd, &footing).await),
         None => First::Missed,
@@ -60,7 +62,11 @@ async fn follow(inner: &Arc<Inner>, id: &WorkerId, slot: Slot) {
         told = first::outlived(inner, id, slot, ended);
         others.await;
     }
-    inner.see_out(id, slot, told);
+    let left = match &cgroup {
+        Some(_) => Session { id, footing: &footing, leader: leader.as_deref() }.left(inner, slot).await,
+        None => Vec::new(),
+    };
+    inner.see_out(id, slot, told, &left);
 }
 
 /// Tells of the kills at its memory limit that a worker outlives, for as long as it is watched.

@@ -2,6 +2,7 @@
 
 mod asking;
 mod ending;
+mod escaping;
 mod finding;
 mod first;
 mod flooding;
