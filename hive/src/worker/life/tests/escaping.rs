@@ -40,7 +40,9 @@ async fn l6_a_stop_reaches_who_has_left_the_cgroup() {
         let life = place.open().await;
         let script = format!("{trap} echo > THERE; while :; do sleep 0.05; done");
         let Some((_, pid)) = escaped(&place, &life, &script, "exec sleep 300").await else { return };
-        let cause = life.stop(&id("1"), grace, "test").await.unwrap().unwrap();
+        let name = id("1");
+        let stop = tokio::time::timeout(DEADLINE, life.stop(&name, grace, "test"));
+        let cause = stop.await.expect("it ends in time").unwrap().unwrap();
         assert_eq!((cause.reason(), cause.signal), (proto::ExitReason::Stopped, Some(15)));
         assert!(!lives(pid), "{trap}");
         assert!(!last_words(&life).contains("live on"), "{}", last_words(&life));
