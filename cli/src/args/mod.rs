@@ -5,11 +5,13 @@ mod act;
 mod look;
 mod observe;
 mod serve;
+mod simulate;
 
 pub use act::{Events, Logs, Restart, Run, RunLimits, Stop};
 pub use look::{Basis, Describe, Find, Idle, Match, Models, Ps, Sort, Watch};
 pub use observe::{Config, ConfigVerb, Observe, ProbeKind};
 pub use serve::{Agent, Completions, DemoWorker, GpuProbe, Hive, Queen, Up};
+pub use simulate::Simulate;
 
 use crate::show::units;
 use clap::parser::ValueSource;
@@ -140,6 +142,8 @@ pub enum Verb {
     Doctor,
     /// Check or show the configuration of the hive here
     Config(Config),
+    /// Load a queen with hives that do not exist, to test it or to size it
+    Simulate(Simulate),
     /// Print the version
     Version,
     /// Print a completion script for a shell

@@ -15,6 +15,6 @@ use crate::failure::Failure;
 use tokio_util::sync::CancellationToken;
 
 /// Cancelled by SIGINT or SIGTERM.
-fn stop_signal() -> Result<CancellationToken, Failure> {
+pub fn stop_signal() -> Result<CancellationToken, Failure> {
     common::stop::on_signal().map_err(|error| Failure::failed("failed to listen for signals", &error))
 }

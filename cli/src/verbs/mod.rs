@@ -23,7 +23,7 @@ pub use version::VERSION;
 
 use crate::args::{Global, Verb};
 use crate::failure::Failure;
-use crate::{demo, doctor, serve};
+use crate::{demo, doctor, serve, simulate};
 use tonic::transport::Channel;
 
 /// A client of the hive here.
@@ -51,6 +51,7 @@ pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
         Verb::Restart(args) => restart::run(global, &args).await,
         Verb::Doctor => doctor::run(global).await,
         Verb::Config(args) => config::run(global, &args.verb),
+        Verb::Simulate(args) => simulate::run(global, args).await,
         Verb::Version => version::run(global),
         Verb::Completions(args) => completions::run(args.shell),
         Verb::DemoWorker(args) => demo::run(&args),
