@@ -7,6 +7,7 @@ mod name;
 pub mod stop;
 mod time;
 pub mod trace;
+pub mod wire;
 
 pub use backoff::Backoff;
 pub use name::{HiveId, NameError, WorkerId, fit_name};

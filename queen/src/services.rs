@@ -5,6 +5,7 @@ use crate::guard::{self, Guard};
 use crate::page;
 use crate::rpc::bounded::Bounded;
 use crate::rpc::fleet::Looking;
+use crate::rpc::push::PushFirst;
 use crate::rpc::scheduler::Scheduler;
 use crate::rpc::telemetry::Ingest;
 use crate::rpc::watch::WatchFirst;
@@ -20,14 +21,11 @@ use tonic_health::server::health_reporter;
 use tonic_reflection::server::Builder;
 use tonic_web::GrpcWebLayer;
 
-/// A frame above the limit, but not above this many times the limit, is read and refused by itself, so that its
-/// stream can go on.
-const DECODED: usize = 2;
-
 /// The router.
 pub async fn router(shared: Shared, guard: Guard) -> Result<Router, tonic_reflection::server::Error> {
-    let ingest = HiveServiceServer::new(Ingest::new(shared.clone()))
-        .max_decoding_message_size(shared.config.max_frame_bytes.saturating_mul(DECODED));
+    let ingest =
+        HiveServiceServer::new(Ingest::new(shared.clone())).max_decoding_message_size(shared.config.max_frame_bytes);
+    let ingest = PushFirst::new(ingest, shared.clone());
     let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(REQUEST_BYTES);
     let looking = Bounded::new(looking);
     let scheduler =

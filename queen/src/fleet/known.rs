@@ -1,15 +1,16 @@
 //! One hive as the queen knows it: its record, its session, its workers, and which of them must be linked anew.
 
 use super::age::{Arrivals, Limits, Pardon};
-use super::feed::{Feed, Key, Subject};
+use super::feed::{Feed, Key, News, Subject, Told};
 use super::object;
 use super::row::Checked;
+use super::slots::{Pending, Slots, Synced};
 use bytes::Bytes;
-use common::columns::Quanta;
+use common::columns::{Quanta, Room};
 use common::gpus::Uses;
 use common::{HiveId, WorkerId};
-use proto::{Activity, Freshness, HiveBeat, ProcessStats, WorkerSpec};
-use std::collections::{HashMap, HashSet, VecDeque};
+use proto::{Activity, Freshness, ProcessStats, WorkerSpec};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,17 @@ impl KnownWorker {
         limits.freshness(pardon.silence(self.good.unwrap_or(self.known), now))
     }
 
+    fn news(&self) -> News<'_> {
+        News {
+            spec: &self.spec,
+            spec_bytes: &self.spec_bytes,
+            stats: self.stats.as_ref(),
+            state: self.state,
+            freshness: self.freshness,
+            refiltered: self.refiltered,
+        }
+    }
+
     /// Call when `stats` has been written anew. `idle_for` is what the hive's own clock says.
     fn note_activity(&mut self, was_idle: bool, taken: Instant, idle_for: Option<Duration>) {
         let idle = self.stats.as_ref().is_some_and(|stats| stats.activity == i32::from(Activity::Idle));
@@ -57,26 +69,6 @@ impl KnownWorker {
             self.idle_from = Some(earliest.map_or(told, |earliest| told.max(earliest)));
         }
     }
-}
-
-/// Whether a session's state may be built upon.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub enum Synced {
-    /// No whole snapshot yet.
-    #[default]
-    Never,
-    /// A frame was refused for this reason, so differences no longer fit.
-    Refused(String),
-    /// Yes.
-    Yes,
-}
-
-/// A snapshot whose last chunk has not come.
-#[derive(Debug, Default)]
-pub struct Pending {
-    pub slots: HashMap<u32, u32>,
-    /// The places in `slots`.
-    pub places: HashSet<u32>,
 }
 
 /// One hive. Workers are kept at places that stay theirs; a session's slots point at places.
@@ -109,7 +101,7 @@ pub struct KnownHive {
     pub taken: Instant,
     pub sampled_at: Option<prost_types::Timestamp>,
     pub freshness: Freshness,
-    pub by_slot: HashMap<u32, u32>,
+    pub by_slot: Slots,
     by_name: HashMap<WorkerId, u32>,
     workers: Vec<Option<KnownWorker>>,
     free: Vec<u32>,
@@ -142,7 +134,7 @@ impl KnownHive {
             taken: now,
             sampled_at: None,
             freshness: Freshness::Live,
-            by_slot: HashMap::new(),
+            by_slot: Slots::default(),
             by_name: HashMap::new(),
             workers: Vec::new(),
             free: Vec::new(),
@@ -186,8 +178,16 @@ impl KnownHive {
         let hive = self.freshness_at(now, limits, pardon);
         self.dirty |= hive != self.freshness;
         self.freshness = hive;
+        // Most workers were sampled in the same round.
+        let mut last = None;
         for worker in self.workers.iter_mut().flatten() {
-            let freshness = hive.max(worker.freshness_at(now, limits, pardon));
+            let heard = worker.good.unwrap_or(worker.known);
+            let own = match last {
+                Some((at, freshness)) if at == heard => freshness,
+                _ => worker.freshness_at(now, limits, pardon),
+            };
+            last = Some((heard, own));
+            let freshness = hive.max(own);
             worker.dirty |= freshness != worker.freshness;
             worker.freshness = freshness;
         }
@@ -265,27 +265,43 @@ impl KnownHive {
         place
     }
 
-    /// Writes new numbers; `None` keeps what is there.
-    pub fn write(&mut self, place: u32, quanta: Option<Quanta>, uses: Option<Uses>, taken: Instant) {
+    /// Gives the workers at `places` the differences that were read, one after the other; `None` where there is no such
+    /// worker any more. Answers how many numbers were dropped.
+    pub fn take(&mut self, places: &[Option<u32>], room: &mut Room, taken: Instant) -> u64 {
+        let mut dropped = 0;
+        for (row, place) in places.iter().enumerate() {
+            let worker = place.and_then(|place| self.workers.get_mut(place as usize)?.as_mut());
+            let Some(worker) = worker else {
+                room.skip(row);
+                continue;
+            };
+            let new = worker.stats.is_none();
+            let stats = worker.stats.get_or_insert_default();
+            let step = room.step(row, &mut worker.quanta, stats);
+            dropped += step.dropped;
+            if !step.changed && !new {
+                continue;
+            }
+            if let (true, [only]) = (worker.sole_gpu, stats.gpus.as_mut_slice()) {
+                (only.util_pct, only.vram_bytes) = (stats.gpu_util_pct, stats.vram_bytes);
+            }
+            worker.dirty = true;
+            if step.idleness || new {
+                let idle_for = idle_for(self.sampled_at.as_ref(), worker.stats.as_ref());
+                worker.note_activity(false, taken, idle_for);
+            }
+        }
+        dropped
+    }
+
+    /// Writes a list of GPUs.
+    pub fn write_gpus(&mut self, place: u32, uses: &Uses) {
         let Some(worker) = self.workers.get_mut(place as usize).and_then(Option::as_mut) else { return };
-        let before = worker.stats.clone();
+        let new = worker.stats.is_none();
         let stats = worker.stats.get_or_insert_default();
-        if let Some(quanta) = quanta {
-            worker.quanta = quanta;
-            quanta.write(stats);
-        }
-        if let Some(uses) = uses {
-            uses.apply(stats);
-            worker.sole_gpu = matches!(uses, Uses::Sole(_));
-        } else if let (true, [only]) = (worker.sole_gpu, stats.gpus.as_mut_slice()) {
-            (only.util_pct, only.vram_bytes) = (stats.gpu_util_pct, stats.vram_bytes);
-        }
-        if before.as_ref() == Some(&*stats) {
-            return;
-        }
-        let idle_for = idle_for(self.sampled_at.as_ref(), Some(&*stats));
-        worker.note_activity(same_idleness(before.as_ref(), worker.stats.as_ref()), taken, idle_for);
-        worker.dirty = true;
+        worker.sole_gpu = matches!(uses, Uses::Sole(_));
+        worker.dirty |= new || !uses.still(stats);
+        uses.apply(stats);
     }
 
     /// Every worker but those at `except` (ascending) was sampled at `taken`.
@@ -293,7 +309,7 @@ impl KnownHive {
         let mut count = 0;
         for (place, worker) in self.workers.iter_mut().enumerate() {
             let Some(worker) = worker else { continue };
-            if except.binary_search(&(place as u32)).is_err() {
+            if except.is_empty() || except.binary_search(&(place as u32)).is_err() {
                 worker.good = worker.good.max(Some(taken));
                 count += 1;
             }
@@ -330,26 +346,16 @@ impl KnownHive {
         }
     }
 
-    /// Links what changed, and with `beat` that the hive was heard from. Bytes are made before the feed is locked.
+    /// Links what changed, and with `beat` that the hive was heard from. Workers are copied and encoded when somebody
+    /// reads them; only the hive's own record is made into bytes here, before the feed is locked.
     pub fn link(&mut self, feed: &Feed, now: Instant, beat: bool) {
-        let mut changed = Vec::new();
-        for (place, worker) in self.workers.iter_mut().enumerate() {
-            let Some(worker) = worker.as_mut().filter(|worker| worker.dirty) else { continue };
-            let bytes = object::worker(&worker.spec_bytes, worker.stats.as_ref(), worker.state, worker.freshness);
-            let subject = Subject::Worker { spec: Arc::clone(&worker.spec), state: worker.state };
-            changed.push((place, subject, bytes, worker.refiltered));
-            (worker.dirty, worker.refiltered) = (false, false);
-        }
         let hive = std::mem::take(&mut self.dirty).then(|| {
             self.info.worker_count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX);
             self.info.freshness = self.freshness.into();
             object::hive(&self.info)
         });
-        let beat = beat.then(|| {
-            let hive = self.id.as_str().to_owned();
-            object::beat(&HiveBeat { hive, sampled_at: self.sampled_at, sequence: self.sequence })
-        });
-        if changed.is_empty() && hive.is_none() && beat.is_none() && self.gone.is_empty() {
+        let stirred = || self.workers.iter().flatten().any(|worker| worker.dirty);
+        if hive.is_none() && !beat && self.gone.is_empty() && !stirred() {
             return;
         }
         let mut writer = feed.write(now);
@@ -360,13 +366,13 @@ impl KnownHive {
             let subject = Subject::Hive { id: Arc::clone(&self.name) };
             self.key = Some(writer.put(self.key, subject, bytes, false));
         }
-        for (place, subject, bytes, refiltered) in changed {
-            if let Some(worker) = self.workers.get_mut(place).and_then(Option::as_mut) {
-                worker.key = Some(writer.put(worker.key, subject, bytes, refiltered));
-            }
+        for worker in self.workers.iter_mut().flatten().filter(|worker| worker.dirty) {
+            worker.key = Some(writer.put_worker(worker.key, &worker.news()));
+            (worker.dirty, worker.refiltered) = (false, false);
         }
-        if let Some(bytes) = beat {
-            self.beat = Some(writer.beat(self.beat, &self.name, bytes));
+        if beat {
+            self.beat =
+                Some(writer.beat(self.beat, &self.name, Told::beat(&self.name, self.sampled_at, self.sequence)));
         }
     }
 

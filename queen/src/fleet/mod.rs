@@ -6,6 +6,7 @@ mod apply;
 mod expire;
 pub mod feed;
 mod filter;
+mod frame;
 #[cfg(test)]
 mod hostile;
 mod known;
@@ -14,6 +15,7 @@ mod row;
 #[cfg(test)]
 pub(crate) mod sample;
 mod session;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -22,11 +24,12 @@ pub use age::Limits;
 pub use apply::Outcome;
 pub use expire::Expired;
 pub use filter::{matches, model_names};
-pub use session::Opened;
+pub use session::{Opened, hive_of};
 pub use view::{Census, Seen};
 
 use crate::Config;
 use age::{Freeze, Pardon};
+use apply::Scratch;
 use common::HiveId;
 use dashmap::DashMap;
 use feed::Feed;
@@ -55,6 +58,9 @@ pub enum Refusal {
         /// What is wrong, and what would be accepted.
         reason: String,
     },
+    /// It is no frame at all.
+    #[error("the frame cannot be read: {0}")]
+    Unreadable(#[from] prost::DecodeError),
     /// A bound of this queen.
     #[error("{0}")]
     TooMuch(String),
@@ -101,6 +107,7 @@ pub struct Fleet {
     started: Instant,
     pardon: RwLock<Pardon>,
     freeze: Mutex<Freeze>,
+    spare: Mutex<Vec<Scratch>>,
 }
 
 impl Fleet {
@@ -121,6 +128,7 @@ impl Fleet {
             started,
             pardon: RwLock::default(),
             freeze: Mutex::default(),
+            spare: Mutex::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod bounded;
 pub mod fleet;
 pub mod invalid;
+pub mod push;
 pub mod scheduler;
 pub mod telemetry;
 pub mod watch;

@@ -1,13 +1,11 @@
-//! `HiveService`: Register, and the stream of frames in.
+//! `HiveService`: Register. The stream of frames is taken by `push`, which stands before it.
 
 use super::Shared;
-use crate::fleet::{Outcome, Refusal};
 use proto::hive_service_server::HiveService;
 use proto::{PushTelemetryRequest, PushTelemetryResponse, RegisterRequest, RegisterResponse};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 /// So many characters of a hive's name are logged, whether or not it is one.
@@ -63,87 +61,9 @@ impl HiveService for Ingest {
 
     async fn push_telemetry(
         &self,
-        request: Request<Streaming<PushTelemetryRequest>>,
+        _: Request<Streaming<PushTelemetryRequest>>,
     ) -> Result<Response<PushTelemetryResponse>, Status> {
-        let mut stream = Push { shared: &self.shared, session: None, books: PushTelemetryResponse::default() };
-        stream.run(request.into_inner()).await.map(Response::new)
+        // `PushFirst` stands before this service and takes the call.
+        Err(Status::internal("telemetry came past the place where it is taken"))
     }
-}
-
-/// One stream. Detaches from its session when it is dropped, however that comes about.
-struct Push<'a> {
-    shared: &'a Shared,
-    session: Option<(String, CancellationToken)>,
-    books: PushTelemetryResponse,
-}
-
-impl Push<'_> {
-    async fn run(&mut self, mut frames: Streaming<PushTelemetryRequest>) -> Result<PushTelemetryResponse, Status> {
-        loop {
-            let fence = self.session.as_ref().map(|(_, fence)| fence.clone()).unwrap_or_default();
-            let frame = tokio::select! {
-                biased;
-                () = self.shared.stopping.cancelled() => return Err(Status::unavailable("the queen is stopping")),
-                () = fence.cancelled() => return Err(Refusal::Superseded.into()),
-                frame = frames.message() => frame.map_err(too_large)?,
-            };
-            let Some(frame) = frame else {
-                self.detach(true);
-                return Ok(self.books);
-            };
-            self.take(frame)?;
-        }
-    }
-
-    fn take(&mut self, frame: PushTelemetryRequest) -> Result<(), Status> {
-        match &self.session {
-            None => {
-                let fence = self.shared.fleet.attach(&frame.session)?;
-                self.session = Some((frame.session.clone(), fence));
-            }
-            Some((session, _)) if *session != frame.session => {
-                return Err(super::invalid::field("session", "a stream carries the frames of one session"));
-            }
-            Some(_) => {}
-        }
-        match self.shared.fleet.apply(Instant::now(), frame)? {
-            Outcome::Accepted { samples, dropped } => {
-                self.books.frames_accepted += 1;
-                self.books.samples_accepted += samples;
-                self.books.fields_dropped += dropped;
-            }
-            Outcome::Replayed => self.books.frames_refused += 1,
-            Outcome::Refused(reason) => {
-                let hive = self.hive();
-                warn!(hive, reason, "frame refused");
-                self.books.frames_refused += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn hive(&self) -> &str {
-        let session = self.session.as_ref().map_or("", |(session, _)| session.as_str());
-        session.split('/').next().unwrap_or_default()
-    }
-
-    fn detach(&mut self, goodbye: bool) {
-        if let Some((session, _)) = self.session.take() {
-            self.shared.fleet.detach(Instant::now(), &session, goodbye);
-        }
-    }
-}
-
-impl Drop for Push<'_> {
-    fn drop(&mut self) {
-        if self.session.is_some() {
-            info!(hive = self.hive(), "telemetry stream ended");
-        }
-        self.detach(false);
-    }
-}
-
-/// A message beyond even the decoder's limit ends the stream: it cannot be skipped over.
-fn too_large(error: Status) -> Status {
-    if error.code() == Code::OutOfRange { Status::resource_exhausted(error.message()) } else { error }
 }

@@ -5,9 +5,11 @@ mod list;
 #[cfg(test)]
 pub(crate) mod mirror;
 mod page;
+mod told;
 
 pub use list::Key;
 pub use page::{Place, Read};
+pub use told::{News, Told};
 
 use super::filter;
 use super::object;
@@ -68,7 +70,7 @@ impl Subject {
 struct Object {
     subject: Subject,
     /// As it stands in an update; a removal once `gone`.
-    bytes: Bytes,
+    bytes: Told,
     gone: bool,
     /// The revision at which the name appeared: a cursor before it cannot have seen it.
     created: u64,
@@ -83,7 +85,7 @@ struct Inner {
     revision: u64,
     beat: u64,
     objects: Ordered<Object>,
-    beats: Ordered<(Arc<str>, Bytes)>,
+    beats: Ordered<(Arc<str>, Told)>,
     gone: HashMap<String, Key>,
     tombstones: VecDeque<(Key, u64, Instant)>,
     /// The newest revision of a removal that has been forgotten.
@@ -91,6 +93,11 @@ struct Inner {
 }
 
 impl Inner {
+    fn begin(&mut self, revision: u64, subject: Subject, bytes: Told) -> Key {
+        let object = Object { subject, bytes, gone: false, created: revision, refiltered: revision, prior: 0 };
+        self.objects.push(revision, object)
+    }
+
     fn forget(&mut self, now: Instant) {
         let room = TOMBSTONES_MIN.max(self.objects.len() - self.gone.len());
         while let Some((key, revision, at)) = self.tombstones.front().copied() {
@@ -172,22 +179,52 @@ pub struct Writer<'a> {
 impl Writer<'_> {
     /// Links an object at the next revision, as new where `key` is `None`. `refiltered`: spec or state changed.
     pub fn put(&mut self, key: Option<Key>, subject: Subject, bytes: Bytes, refiltered: bool) -> Key {
+        match self.advance(key, || subject.name(), refiltered) {
+            Ok((key, object)) => {
+                (object.subject, object.bytes) = (subject, bytes.into());
+                key
+            }
+            Err(revision) => self.inner.begin(revision, subject, bytes.into()),
+        }
+    }
+
+    /// The same for a worker, in the room that it has already.
+    pub fn put_worker(&mut self, key: Option<Key>, news: &News<'_>) -> Key {
+        let subject = || Subject::Worker { spec: Arc::clone(news.spec), state: news.state };
+        match self.advance(key, || subject().name(), news.refiltered) {
+            Ok((key, object)) => {
+                if news.refiltered {
+                    object.subject = subject();
+                }
+                object.bytes.renew(news);
+                key
+            }
+            Err(revision) => self.inner.begin(revision, subject(), Told::worker(news)),
+        }
+    }
+
+    /// Takes the next revision and moves an object there; `Err` with the revision when there is none under this key or
+    /// name.
+    fn advance(
+        &mut self,
+        key: Option<Key>,
+        name: impl FnOnce() -> String,
+        refiltered: bool,
+    ) -> Result<(Key, &mut Object), u64> {
         let inner = &mut *self.inner;
         inner.revision += 1;
         let revision = inner.revision;
-        let key = key.or_else(|| if inner.gone.is_empty() { None } else { inner.gone.remove(&subject.name()) });
-        let prior = key.and_then(|key| inner.objects.number(key)).unwrap_or(0);
-        let known = key.and_then(|key| Some((key, inner.objects.get_mut(key)?)));
-        if let Some((key, object)) = known {
-            if refiltered || object.gone {
-                object.refiltered = revision;
-            }
-            (object.subject, object.bytes, object.gone, object.prior) = (subject, bytes, false, prior);
-            inner.objects.advance(key, revision);
-            return key;
+        let key = key.or_else(|| if inner.gone.is_empty() { None } else { inner.gone.remove(&name()) });
+        let Some((key, prior)) = key.and_then(|key| Some((key, inner.objects.number(key)?))) else {
+            return Err(revision);
+        };
+        inner.objects.advance(key, revision);
+        let Some(object) = inner.objects.get_mut(key) else { return Err(revision) };
+        if refiltered || object.gone {
+            object.refiltered = revision;
         }
-        let object = Object { subject, bytes, gone: false, created: revision, refiltered: revision, prior: 0 };
-        inner.objects.push(revision, object)
+        (object.gone, object.prior) = (false, prior);
+        Ok((key, object))
     }
 
     /// Links the removal of an object.
@@ -196,7 +233,7 @@ impl Writer<'_> {
         let prior = inner.objects.number(key).unwrap_or(0);
         let Some(object) = inner.objects.get_mut(key).filter(|object| !object.gone) else { return };
         inner.revision += 1;
-        (object.bytes, object.gone, object.prior) = (object.subject.removal(), true, prior);
+        (object.bytes, object.gone, object.prior) = (object.subject.removal().into(), true, prior);
         inner.gone.insert(object.subject.name(), key);
         inner.objects.advance(key, inner.revision);
         inner.tombstones.push_back((key, inner.revision, self.now));
@@ -209,16 +246,16 @@ impl Writer<'_> {
     }
 
     /// Notes that a hive was heard from.
-    pub fn beat(&mut self, key: Option<Key>, hive: &Arc<str>, bytes: Bytes) -> Key {
+    pub fn beat(&mut self, key: Option<Key>, hive: &Arc<str>, told: impl Into<Told>) -> Key {
         let inner = &mut *self.inner;
         inner.beat += 1;
         match key.and_then(|key| Some((key, inner.beats.get_mut(key)?))) {
             Some((key, value)) => {
-                value.1 = bytes;
+                value.1 = told.into();
                 inner.beats.advance(key, inner.beat);
                 key
             }
-            None => inner.beats.push(inner.beat, (Arc::clone(hive), bytes)),
+            None => inner.beats.push(inner.beat, (Arc::clone(hive), told.into())),
         }
     }
 

@@ -188,7 +188,7 @@ impl Inner {
             reached = number;
             if filter.is_none_or(|filter| crate::fleet::filter::matches_hive(filter, hive)) {
                 room = room.saturating_sub(bytes.len());
-                parts.push(bytes.clone());
+                parts.push(Bytes::clone(bytes));
             }
         }
         self.beat
