@@ -12,7 +12,17 @@ pub use queen::run as queen;
 pub use up::run as up;
 
 use crate::failure::Failure;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
+
+/// As many open files as the hard limit allows: every hive, watcher and caller has a connection.
+pub fn raise_open_files() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
 
 /// Cancelled by SIGINT or SIGTERM.
 pub fn stop_signal() -> Result<CancellationToken, Failure> {

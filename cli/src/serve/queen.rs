@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Runs the control plane until a signal ends it.
 pub async fn run(args: Queen) -> Result<(), Failure> {
     let stopping = stop_signal()?;
+    super::raise_open_files();
     let queen = bind(&args).await?;
     terminal::put(format!("{}/\n", url(queen.address())))?;
     queen.run(stopping).await.map_err(|error| Failure::failed("the queen ended", &error))

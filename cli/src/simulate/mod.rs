@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::{connect, serve, terminal};
 use board::Board;
 use heard::Heard;
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use proto::fleet_service_client::FleetServiceClient;
 use roll::Roll;
@@ -89,7 +89,7 @@ pub async fn simulate(
     course: Course,
     stopped: CancellationToken,
 ) -> Result<Ledger, Failure> {
-    raise_open_files();
+    serve::raise_open_files();
     let (board, plan) = (Arc::new(Board::new(plan.hives)), Arc::new(plan));
     let (stopping, mut agents) = (CancellationToken::new(), JoinSet::new());
     for index in 0..plan.hives {
@@ -232,13 +232,4 @@ fn cpu() -> Duration {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
     let spent = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Duration::from_micros(u64::try_from(spent).unwrap_or(0))
-}
-
-/// As many open files as the hard limit allows: each hive has a connection.
-fn raise_open_files() {
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit on open files stays as it is");
-    }
 }
