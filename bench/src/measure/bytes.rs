@@ -12,7 +12,7 @@ const FRAMING: usize = 5;
 pub fn run(table: &mut Table) {
     let (document, full) = (Load::new(0, WORKERS, Form::Document), Load::new(0, WORKERS, Form::Full));
     let json = serde_json::to_string(&document.heartbeat(1)).expect("JSON").len() as f64;
-    let canonical = canonical(&full);
+    let canonical = canonical(&document);
     let ours = frame(&document, 100);
     table.ours("100 workers, the document's fields, all changed", ours, "bytes", Some(1_600.0), false);
     table.peer(
@@ -25,7 +25,7 @@ pub fn run(table: &mut Table) {
     );
     table.ours("100 workers, all fields of ours, all changed", frame(&full, 100), "bytes", Some(4_000.0), false);
     table.ours("100 workers, the document's fields, 5 % changed", frame(&document, 5), "bytes", Some(200.0), false);
-    table.ours("100 workers, all fields, as canonical JSON", canonical, "bytes", Some(100_000.0), true);
+    table.ours("100 workers, the document's fields, as canonical JSON", canonical, "bytes", Some(100_000.0), true);
 }
 
 fn frame(load: &Load, share: usize) -> f64 {

@@ -82,13 +82,13 @@ pub fn first(random: &mut Random, hive: &str, slot: u32, now: SystemTime) -> Pro
 /// The next numbers: what moves every second moves, the rest seldom.
 pub fn next(random: &mut Random, stats: &mut ProcessStats, now: SystemTime) {
     let tenths = |random: &mut Random, limit: u64| Some(random.below(limit) as f64 / 10.0);
-    stats.cpu_pct = Some(random.below(40_000) as f64 / 100.0);
+    stats.cpu_pct = Some(random.below(20_000) as f64 / 100.0);
     stats.memory_current_bytes =
         stats.memory_current_bytes.map(|bytes| (4 << 30) + (bytes + random.below(64 << 20)) % (4 << 30));
     stats.io_read_bytes_per_second = Some((random.below(20 << 10) * 1_024) as f64);
     stats.io_write_bytes_per_second = Some((random.below(2 << 10) * 1_024) as f64);
     stats.gpu_util_pct = tenths(random, 1_000);
-    stats.vram_bytes = Some((4 << 30) + random.below(8 << 10) * (1 << 20));
+    stats.vram_bytes = stats.vram_bytes.map(|bytes| (4 << 30) + (bytes + random.below(16 << 20)) % (8 << 30));
     // Memory by kind is read every tenth second.
     if stats.anon_bytes.is_none() || random.happens(0.1) {
         let bytes = stats.memory_current_bytes.unwrap_or(0);

@@ -31,6 +31,8 @@ pub enum ReadError {
 #[derive(Debug, Clone, Copy)]
 struct Packed {
     field: usize,
+    /// Values are below this.
+    limit: i64,
     bits: (usize, usize),
     next: usize,
     end: usize,
@@ -54,6 +56,15 @@ pub struct Step {
     pub idleness: bool,
     /// Numbers that were dropped because they cannot be true; those fields are absent now.
     pub dropped: u64,
+}
+
+impl Step {
+    #[inline]
+    fn write(&mut self, field: usize, value: Option<i64>, stats: &mut ProcessStats) {
+        fields::write_one(field, value, stats);
+        self.changed = true;
+        self.idleness |= IDLENESS.contains(&field);
+    }
 }
 
 impl Room {
@@ -121,7 +132,8 @@ impl Room {
         self.bits.extend_from_slice(present.unwrap_or_default());
         let deltas = &mut self.deltas;
         wire::packed(packed.unwrap_or_default(), |zigzag| deltas.push(wire::signed(zigzag)))?;
-        self.columns.push(Packed { field, bits: (bits, self.bits.len()), next, end: self.deltas.len() });
+        let limit = fields::limit(field);
+        self.columns.push(Packed { field, limit, bits: (bits, self.bits.len()), next, end: self.deltas.len() });
         Ok(())
     }
 
@@ -149,21 +161,25 @@ impl Room {
     pub fn step(&mut self, row: usize, quanta: &mut Quanta, stats: &mut ProcessStats) -> Step {
         let mut step = Step::default();
         for column in &mut self.columns {
-            let value = if take(&self.bits, column, row) {
-                let delta = self.deltas.get(column.next).copied().unwrap_or(0);
-                column.next += 1;
-                let value = quanta.values[column.field].checked_add(delta);
-                let believed = value.filter(|value| (0..fields::limit(column.field)).contains(value));
-                step.dropped += u64::from(believed.is_none());
-                believed
-            } else {
-                None
-            };
-            if value != quanta.get(column.field) {
-                quanta.set(column.field, value);
-                fields::write_one(column.field, value, stats);
-                step.changed = true;
-                step.idleness |= IDLENESS.contains(&column.field);
+            let (field, bit) = (column.field, 1u32 << column.field);
+            if !take(&self.bits, column, row) {
+                if quanta.present & bit != 0 {
+                    quanta.set(field, None);
+                    step.write(field, None, stats);
+                }
+                continue;
+            }
+            let delta = self.deltas.get(column.next).copied().unwrap_or(0);
+            column.next += 1;
+            if delta == 0 && quanta.present & bit != 0 {
+                continue;
+            }
+            let value = quanta.values[field].checked_add(delta);
+            let believed = value.filter(|value| (0..column.limit).contains(value));
+            step.dropped += u64::from(believed.is_none());
+            if believed.is_some() || quanta.present & bit != 0 {
+                quanta.set(field, believed);
+                step.write(field, believed, stats);
             }
         }
         step
