@@ -95,6 +95,7 @@ impl Queen {
         let address = listener.local_addr().map_err(|source| BindError::Listen { address: asked, source })?;
         let (bookmarks, receiver) = watch::channel(Bytes::new());
         let fleet = Fleet::new(&config, telemetry::token(), Instant::now());
+        fleet.feed().link_when_watched();
         let guard = Guard::new(address, config.insecure, &config.allowed_hosts);
         let places = config.max_watchers.min(Semaphore::MAX_PERMITS);
         let shared = Shared {

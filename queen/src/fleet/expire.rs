@@ -50,6 +50,14 @@ impl Fleet {
         expired
     }
 
+    /// Links what waited because nobody watched. To be called by who begins to watch, once he follows the changes; what a
+    /// frame that comes in meanwhile leaves behind is linked with the next look at the clock.
+    pub fn settle(&self, now: Instant) {
+        if self.feed.was_behind() {
+            self.hives.iter_mut().for_each(|mut hive| hive.value_mut().link(&self.feed, now, false));
+        }
+    }
+
     /// The queen itself did not run for `by` until `until`: nobody was silent then.
     pub fn rearm(&self, until: Instant, by: Duration) {
         let mut pardon = self.pardon.write().unwrap_or_else(PoisonError::into_inner);

@@ -108,6 +108,8 @@ pub struct KnownHive {
     key: Option<Key>,
     beat: Option<Key>,
     pub dirty: bool,
+    /// It was heard from, and no watcher could be told.
+    unheard: bool,
     gone: Vec<Key>,
 }
 
@@ -141,6 +143,7 @@ impl KnownHive {
             key: None,
             beat: None,
             dirty: true,
+            unheard: false,
             gone: Vec::new(),
         }
     }
@@ -348,7 +351,13 @@ impl KnownHive {
 
     /// Links what changed, and with `beat` that the hive was heard from. Workers are copied and encoded when somebody
     /// reads them; only the hive's own record is made into bytes here, before the feed is locked.
+    /// While nobody watches, all of it waits.
     pub fn link(&mut self, feed: &Feed, now: Instant, beat: bool) {
+        self.unheard |= beat;
+        if !feed.is_watched() {
+            return;
+        }
+        let beat = std::mem::take(&mut self.unheard);
         let hive = std::mem::take(&mut self.dirty).then(|| {
             self.info.worker_count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX);
             self.info.freshness = self.freshness.into();

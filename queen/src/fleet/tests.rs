@@ -330,3 +330,27 @@ fn bookmarks_count_who_is_there() {
     );
     assert_eq!(fleet.census(now + SECOND * 4).workers_online, 0);
 }
+
+#[test]
+fn what_changed_while_nobody_watched_is_told_to_who_begins_to() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    fleet.feed().link_when_watched();
+    let mut session = one_hive(&fleet, now, vec![cpu(1.0), cpu(2.0)]);
+    session.batch(now, Batch { removed_slots: vec![1], ..Batch::default() }).unwrap();
+    assert_eq!(fleet.feed().revision(), 0, "nothing is linked for nobody");
+    let following = fleet.feed().changes();
+    fleet.settle(now);
+    let told = fleet.feed().revision();
+    assert_eq!(told, 2, "the hive and the worker that is left");
+    session.batch(now, Batch { removed_slots: vec![2], ..Batch::default() }).unwrap();
+    assert!(fleet.feed().revision() > told, "and from then on at once");
+    drop(following);
+    let before = fleet.feed().revision();
+    session.batch(now, Batch { rows: vec![row("box", 3, cpu(3.0))], ..Batch::default() }).unwrap();
+    assert_eq!(fleet.feed().revision(), before);
+    let _following = fleet.feed().changes();
+    // What came in between is linked with the next look at the clock, whoever asked.
+    fleet.expire(now + SECOND);
+    assert!(fleet.feed().revision() > before);
+}

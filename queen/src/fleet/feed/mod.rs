@@ -18,6 +18,7 @@ use list::Ordered;
 use page::Page;
 use proto::{Filter, WorkerSpec};
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -121,13 +122,43 @@ pub struct Feed {
     inner: Mutex<Inner>,
     pages: Mutex<VecDeque<Arc<Page>>>,
     changed: watch::Sender<u64>,
+    /// Nothing needs to be linked while nobody watches.
+    lazy: AtomicBool,
+    /// Something was not linked because nobody watched.
+    behind: AtomicBool,
 }
 
 impl Feed {
     /// An empty index. `instance` tells this queen's revisions from those of all others.
     pub fn new(instance: String) -> Self {
         let (inner, pages) = (Mutex::default(), Mutex::default());
-        Self { instance, inner, pages, changed: watch::Sender::new(0) }
+        Self {
+            instance,
+            inner,
+            pages,
+            changed: watch::Sender::new(0),
+            lazy: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on objects are linked only while somebody follows [`Feed::changes`].
+    pub fn link_when_watched(&self) {
+        self.lazy.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what changes must be linked now; if not, it is noted that something was not.
+    pub fn is_watched(&self) -> bool {
+        let watched = !self.lazy.load(Ordering::Relaxed) || self.changed.receiver_count() > 0;
+        if !watched {
+            self.behind.store(true, Ordering::Relaxed);
+        }
+        watched
+    }
+
+    /// Whether something was not linked since this was last asked.
+    pub fn was_behind(&self) -> bool {
+        self.behind.swap(false, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
