@@ -52,7 +52,7 @@ impl Fleet {
 
     /// Links what waited because nobody watched. To be called by who begins to watch, once he follows the changes; what a
     /// frame that comes in meanwhile leaves behind is linked with the next look at the clock.
-    pub fn settle(&self, now: Instant) {
+    pub fn link_waiting(&self, now: Instant) {
         if self.feed.was_behind() {
             self.hives.iter_mut().for_each(|mut hive| hive.value_mut().link(&self.feed, now, false));
         }

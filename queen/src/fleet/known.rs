@@ -1,19 +1,20 @@
 //! One hive as the queen knows it: its record, its session, its workers, and which of them must be linked anew.
 
 use super::age::{Arrivals, Limits, Pardon};
-use super::feed::{Feed, Key, News, Subject, Told};
+use super::feed::{Feed, Key, News, Subject, Telling};
 use super::object;
 use super::row::Checked;
 use super::slots::{Pending, Slots, Synced};
 use bytes::Bytes;
-use common::columns::{Quanta, Room};
-use common::gpus::Uses;
+use common::columns::Quanta;
 use common::{HiveId, WorkerId};
 use proto::{Activity, Freshness, ProcessStats, WorkerSpec};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+mod take;
 
 /// How many fenced sessions of a hive are remembered, so that their streams are told why they end.
 const FENCED: usize = 4;
@@ -268,45 +269,6 @@ impl KnownHive {
         place
     }
 
-    /// Gives the workers at `places` the differences that were read, one after the other; `None` where there is no such
-    /// worker any more. Answers how many numbers were dropped.
-    pub fn take(&mut self, places: &[Option<u32>], room: &mut Room, taken: Instant) -> u64 {
-        let mut dropped = 0;
-        for (row, place) in places.iter().enumerate() {
-            let worker = place.and_then(|place| self.workers.get_mut(place as usize)?.as_mut());
-            let Some(worker) = worker else {
-                room.skip(row);
-                continue;
-            };
-            let new = worker.stats.is_none();
-            let stats = worker.stats.get_or_insert_default();
-            let step = room.step(row, &mut worker.quanta, stats);
-            dropped += step.dropped;
-            if !step.changed && !new {
-                continue;
-            }
-            if let (true, [only]) = (worker.sole_gpu, stats.gpus.as_mut_slice()) {
-                (only.util_pct, only.vram_bytes) = (stats.gpu_util_pct, stats.vram_bytes);
-            }
-            worker.dirty = true;
-            if step.idleness || new {
-                let idle_for = idle_for(self.sampled_at.as_ref(), worker.stats.as_ref());
-                worker.note_activity(false, taken, idle_for);
-            }
-        }
-        dropped
-    }
-
-    /// Writes a list of GPUs.
-    pub fn write_gpus(&mut self, place: u32, uses: &Uses) {
-        let Some(worker) = self.workers.get_mut(place as usize).and_then(Option::as_mut) else { return };
-        let new = worker.stats.is_none();
-        let stats = worker.stats.get_or_insert_default();
-        worker.sole_gpu = matches!(uses, Uses::Sole(_));
-        worker.dirty |= new || !uses.still(stats);
-        uses.apply(stats);
-    }
-
     /// Every worker but those at `except` (ascending) was sampled at `taken`.
     pub fn sampled(&mut self, taken: Instant, except: &[u32]) -> u64 {
         let mut count = 0;
@@ -381,7 +343,7 @@ impl KnownHive {
         }
         if beat {
             self.beat =
-                Some(writer.beat(self.beat, &self.name, Told::beat(&self.name, self.sampled_at, self.sequence)));
+                Some(writer.beat(self.beat, &self.name, Telling::beat(&self.name, self.sampled_at, self.sequence)));
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod age;
 mod apply;
+mod batch;
 mod expire;
 pub mod feed;
 mod filter;

@@ -340,7 +340,7 @@ fn what_changed_while_nobody_watched_is_told_to_who_begins_to() {
     session.batch(now, Batch { removed_slots: vec![1], ..Batch::default() }).unwrap();
     assert_eq!(fleet.feed().revision(), 0, "nothing is linked for nobody");
     let following = fleet.feed().changes();
-    fleet.settle(now);
+    fleet.link_waiting(now);
     let told = fleet.feed().revision();
     assert_eq!(told, 2, "the hive and the worker that is left");
     session.batch(now, Batch { removed_slots: vec![2], ..Batch::default() }).unwrap();

@@ -72,7 +72,7 @@ impl Watcher {
         let class = class(asked);
         let feed = shared.fleet.feed();
         let (changes, mut bookmarks) = (feed.changes(), shared.bookmarks.clone());
-        shared.fleet.settle(Instant::now());
+        shared.fleet.link_waiting(Instant::now());
         let (begin, place) = match resume(&shared, &request.resume_after)? {
             Ok(place) => (Begin::Resumed, place),
             Err(reason) => (Begin::Snapshot(reason), feed.start()),

@@ -5,11 +5,11 @@ mod list;
 #[cfg(test)]
 pub(crate) mod mirror;
 mod page;
-mod told;
+mod telling;
 
 pub use list::Key;
 pub use page::{Place, Read};
-pub use told::{News, Told};
+pub use telling::{News, Telling};
 
 use super::filter;
 use super::object;
@@ -71,7 +71,7 @@ impl Subject {
 struct Object {
     subject: Subject,
     /// As it stands in an update; a removal once `gone`.
-    bytes: Told,
+    bytes: Telling,
     gone: bool,
     /// The revision at which the name appeared: a cursor before it cannot have seen it.
     created: u64,
@@ -86,7 +86,7 @@ struct Inner {
     revision: u64,
     beat: u64,
     objects: Ordered<Object>,
-    beats: Ordered<(Arc<str>, Told)>,
+    beats: Ordered<(Arc<str>, Telling)>,
     gone: HashMap<String, Key>,
     tombstones: VecDeque<(Key, u64, Instant)>,
     /// The newest revision of a removal that has been forgotten.
@@ -94,7 +94,7 @@ struct Inner {
 }
 
 impl Inner {
-    fn begin(&mut self, revision: u64, subject: Subject, bytes: Told) -> Key {
+    fn begin(&mut self, revision: u64, subject: Subject, bytes: Telling) -> Key {
         let object = Object { subject, bytes, gone: false, created: revision, refiltered: revision, prior: 0 };
         self.objects.push(revision, object)
     }
@@ -230,7 +230,7 @@ impl Writer<'_> {
                 object.bytes.renew(news);
                 key
             }
-            Err(revision) => self.inner.begin(revision, subject(), Told::worker(news)),
+            Err(revision) => self.inner.begin(revision, subject(), Telling::worker(news)),
         }
     }
 
@@ -277,7 +277,7 @@ impl Writer<'_> {
     }
 
     /// Notes that a hive was heard from.
-    pub fn beat(&mut self, key: Option<Key>, hive: &Arc<str>, told: impl Into<Told>) -> Key {
+    pub fn beat(&mut self, key: Option<Key>, hive: &Arc<str>, told: impl Into<Telling>) -> Key {
         let inner = &mut *self.inner;
         inner.beat += 1;
         match key.and_then(|key| Some((key, inner.beats.get_mut(key)?))) {

@@ -48,18 +48,18 @@ enum Source {
 
 /// The bytes of an object in an update, as soon as they are read.
 #[derive(Debug)]
-pub struct Told {
+pub struct Telling {
     source: Source,
     made: OnceCell<Bytes>,
 }
 
-impl From<Bytes> for Told {
+impl From<Bytes> for Telling {
     fn from(bytes: Bytes) -> Self {
         Self { source: Source::Made, made: OnceCell::from(bytes) }
     }
 }
 
-impl Deref for Told {
+impl Deref for Telling {
     type Target = Bytes;
 
     fn deref(&self) -> &Bytes {
@@ -76,13 +76,13 @@ impl Deref for Told {
 }
 
 #[cfg(test)]
-impl PartialEq<Bytes> for Told {
+impl PartialEq<Bytes> for Telling {
     fn eq(&self, bytes: &Bytes) -> bool {
         **self == *bytes
     }
 }
 
-impl Told {
+impl Telling {
     /// Of a worker.
     pub fn worker(news: &News<'_>) -> Self {
         let linked = Linked {
@@ -154,7 +154,7 @@ mod tests {
             freshness: Freshness::Live,
             refiltered: false,
         };
-        let mut told = Told::worker(&news(Some(&first)));
+        let mut told = Telling::worker(&news(Some(&first)));
         for stats in [Some(&first), Some(&second), Some(&third), None, Some(&first)] {
             told.renew(&news(stats));
             assert_eq!(told, object::worker(&spec_bytes, stats, 2, Freshness::Live));
