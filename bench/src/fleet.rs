@@ -248,7 +248,7 @@ impl Frames {
     /// The next one, sampled now.
     pub fn next(&mut self, since: Duration) -> Bytes {
         let now = now_ns();
-        let batch = &self.batches[(self.sequence % 2 == 0) as usize];
+        let batch = &self.batches[usize::from(self.sequence.is_multiple_of(2))];
         self.sequence += 1;
         let head = proto::PushTelemetryRequest {
             session: self.session.clone(),

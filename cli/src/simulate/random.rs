@@ -8,12 +8,12 @@ impl Random {
     /// The generator of one `part` of what a seed makes.
     pub fn new(seed: u64, part: u64) -> Self {
         let mut random = Self(seed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        random.next();
+        random.bits();
         random
     }
 
     /// 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,11 +23,11 @@ impl Random {
 
     /// Below `limit`, which must not be 0.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.bits() % limit
     }
 
     /// Whether something happens that does so with this probability.
     pub fn happens(&mut self, probability: f64) -> bool {
-        probability > 0.0 && ((self.next() >> 11) as f64 / (1u64 << 53) as f64) < probability
+        probability > 0.0 && ((self.bits() >> 11) as f64 / (1u64 << 53) as f64) < probability
     }
 }

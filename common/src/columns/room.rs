@@ -244,7 +244,7 @@ mod tests {
             let change = |slot: u32| Change {
                 slot: slot * 3,
                 before: quanta(u64::from(slot)),
-                after: if slot % 5 == 0 { Quanta::default() } else { quanta(u64::from(slot) << 20) },
+                after: if slot.is_multiple_of(5) { Quanta::default() } else { quanta(u64::from(slot) << 20) },
             };
             let changes: Vec<Change> = (1..=count).map(change).collect();
             let mut columns = encode(&changes).unwrap_or_default();

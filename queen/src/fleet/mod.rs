@@ -143,6 +143,11 @@ impl Fleet {
         self.started
     }
 
+    /// How many hives are known.
+    pub fn known(&self) -> usize {
+        self.hives.len()
+    }
+
     fn pardon(&self) -> Pardon {
         *self.pardon.read().unwrap_or_else(PoisonError::into_inner)
     }

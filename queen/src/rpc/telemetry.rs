@@ -4,12 +4,17 @@ use super::Shared;
 use proto::hive_service_server::HiveService;
 use proto::{PushTelemetryRequest, PushTelemetryResponse, RegisterRequest, RegisterResponse};
 use std::hash::{BuildHasher, RandomState};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 /// So many characters of a hive's name are logged, whether or not it is one.
 const NAMED: usize = 80;
+
+/// So many hives may come back in a second; the rest waits, or all of them wait for one another.
+const BACK_PER_SECOND: usize = 2_000;
+/// The least that they wait then.
+const RETRY_MIN: Duration = Duration::from_millis(800);
 
 /// Serves hives.
 #[derive(Debug, Clone)]
@@ -39,14 +44,15 @@ impl HiveService for Ingest {
             warn!(?hive, %error, "hive refused");
         })?;
         info!(hive, epoch = opened.epoch, new = opened.new, "hive registered");
+        let window = retry_window(fleet.known());
         Ok(Response::new(RegisterResponse {
             session: opened.session,
             epoch: opened.epoch,
             queen_instance: fleet.feed().instance().to_owned(),
             max_frame_bytes: self.shared.config.max_frame_bytes as u64,
             max_workers: self.shared.config.max_workers,
-            retry_min: None,
-            retry_max: None,
+            retry_min: window.map(|(min, _)| common::duration(min)),
+            retry_max: window.map(|(_, max)| common::duration(max)),
         }))
     }
 
@@ -65,5 +71,22 @@ impl HiveService for Ingest {
     ) -> Result<Response<PushTelemetryResponse>, Status> {
         // `PushFirst` stands before this service and takes the call.
         Err(Status::internal("telemetry came past the place where it is taken"))
+    }
+}
+
+/// When hives of a fleet this large shall come back after this queen was gone; a small one by its own rule.
+fn retry_window(known: usize) -> Option<(Duration, Duration)> {
+    let spread = Duration::from_secs_f64(known as f64 / BACK_PER_SECOND as f64);
+    (known > BACK_PER_SECOND).then(|| (RETRY_MIN, RETRY_MIN + spread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q2_the_more_hives_the_wider_they_spread_when_they_come_back() {
+        assert_eq!(retry_window(BACK_PER_SECOND), None);
+        assert_eq!(retry_window(10_000), Some((RETRY_MIN, RETRY_MIN + Duration::from_secs(5))));
     }
 }
