@@ -13,8 +13,8 @@ const FIRST: u32 = 2;
 const PRESENT: u32 = 1;
 const DELTAS: u32 = 2;
 
-/// Fields that say since when a worker has been idle.
-const IDLENESS: [usize; 2] = [10, 12];
+/// Fields that say since when a worker has been idle: activity and idle_since.
+const IDLENESS: u32 = 1 << 10 | 1 << 12;
 
 /// Why columns cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +63,7 @@ impl Step {
     fn write(&mut self, field: usize, value: Option<i64>, stats: &mut ProcessStats) {
         fields::write_one(field, value, stats);
         self.changed = true;
-        self.idleness |= IDLENESS.contains(&field);
+        self.idleness |= IDLENESS >> field & 1 == 1;
     }
 }
 
@@ -162,15 +162,14 @@ impl Room {
         let mut step = Step::default();
         for column in &mut self.columns {
             let (field, bit) = (column.field, 1u32 << column.field);
-            if !take(&self.bits, column, row) {
+            let Some(at) = column.take(&self.bits, row) else {
                 if quanta.present & bit != 0 {
                     quanta.set(field, None);
                     step.write(field, None, stats);
                 }
                 continue;
-            }
-            let delta = self.deltas.get(column.next).copied().unwrap_or(0);
-            column.next += 1;
+            };
+            let delta = self.deltas.get(at).copied().unwrap_or(0);
             if delta == 0 && quanta.present & bit != 0 {
                 continue;
             }
@@ -188,15 +187,24 @@ impl Room {
     /// Passes the next worker over.
     pub fn skip(&mut self, row: usize) {
         for column in &mut self.columns {
-            column.next += usize::from(take(&self.bits, column, row));
+            column.take(&self.bits, row);
         }
     }
 }
 
-#[inline]
-fn take(bits: &[u8], column: &Packed, row: usize) -> bool {
-    let (from, to) = column.bits;
-    from == to || bits[from..to].get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1)
+impl Packed {
+    /// Where the value of a worker lies, if it has one. To be asked for one worker after the other.
+    #[inline]
+    fn take(&mut self, bits: &[u8], row: usize) -> Option<usize> {
+        let (from, to) = self.bits;
+        if from == to {
+            return Some(self.next + row);
+        }
+        let has = bits[from..to].get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
+        let at = self.next;
+        self.next += usize::from(has);
+        has.then_some(at)
+    }
 }
 
 /// How many of the first `count` bits are set.

@@ -229,6 +229,7 @@ impl KnownHive {
             self.by_slot.clear();
             self.keep_only(|place| pending.places.contains(&place));
         }
+        self.reserve(rows.iter().filter(|row| self.place_of(&row.id).is_none()).count());
         for row in rows {
             let slot = row.slot;
             let place = self.place(row, taken, now);

@@ -242,6 +242,13 @@ impl KnownHive {
         place
     }
 
+    /// Makes room for so many more workers, and no more than that: there are as many such lists as hives.
+    pub fn reserve(&mut self, more: usize) {
+        let more = more.saturating_sub(self.free.len());
+        self.workers.reserve_exact(more);
+        self.by_name.reserve(more);
+    }
+
     fn make_room(&mut self, row: &Checked, now: Instant) -> u32 {
         let worker = KnownWorker {
             id: row.id.clone(),
