@@ -12,6 +12,7 @@ mod naming;
 mod reach;
 mod serve;
 mod show;
+pub mod simulate;
 mod terminal;
 mod verbs;
 
@@ -49,7 +50,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     common::trace::init(global.verbose, global.quiet);
-    let serving = matches!(cli.verb, Verb::Up(_) | Verb::Queen(_) | Verb::Hive(_));
+    let serving = matches!(cli.verb, Verb::Up(_) | Verb::Queen(_) | Verb::Hive(_) | Verb::Simulate(_));
     let mut runtime = if serving {
         tokio::runtime::Builder::new_multi_thread()
     } else {

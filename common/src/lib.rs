@@ -15,6 +15,7 @@ pub mod token;
 pub mod trace;
 pub mod tunnel;
 pub mod vram;
+pub mod wire;
 
 pub use backoff::Backoff;
 pub use name::{HiveId, NameError, WorkerId, fit_name};

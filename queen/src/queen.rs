@@ -111,6 +111,7 @@ impl Queen {
         let address = listener.local_addr().map_err(|source| BindError::Listen { address: asked, source })?;
         let (bookmarks, receiver) = watch::channel(Bytes::new());
         let fleet = Fleet::new(&config, telemetry::token(), Instant::now());
+        fleet.feed().link_when_watched();
         let (fleet, tunnels) = (Arc::new(fleet), Arc::<Tunnels>::default());
         let ways = tunnels.clone();
         let ways = Ways::new(move |hive| ways.channel(hive));

@@ -10,6 +10,7 @@ use crate::rpc::bounded::Bounded;
 use crate::rpc::farewell::Farewell;
 use crate::rpc::fleet::Looking;
 use crate::rpc::forward;
+use crate::rpc::push::{self, PushFirst};
 use crate::rpc::scheduler::Scheduler;
 use crate::rpc::telemetry::Ingest;
 use crate::rpc::watch::WatchFirst;
@@ -23,10 +24,6 @@ use tonic_health::ServingStatus;
 use tonic_health::server::health_reporter;
 use tonic_reflection::server::Builder;
 use tonic_web::GrpcWebLayer;
-
-/// A frame above the limit, but not above this many times the limit, is read and refused by itself, so that its
-/// stream can go on.
-const DECODED: usize = 2;
 
 /// What stands around the services.
 #[derive(Debug)]
@@ -45,9 +42,9 @@ pub struct Around {
 pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_reflection::server::Error> {
     let Around { guard, bounds, calls, metrics } = around;
     let largest = shared.config.max_request_bytes;
-    let ingest = HiveServiceServer::new(Ingest::new(shared.clone()))
-        .max_decoding_message_size(shared.config.max_frame_bytes.saturating_mul(DECODED));
-    let ingest = Farewell::new(ingest);
+    let ingest =
+        HiveServiceServer::new(Ingest::new(shared.clone())).max_decoding_message_size(push::decoded(&shared.config));
+    let ingest = Farewell::new(PushFirst::new(ingest, shared.clone()));
     let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(largest);
     let looking = Bounded::new(looking, &bounds);
     let scheduler = SchedulerServiceServer::new(Scheduler::new(shared.clone())).max_decoding_message_size(largest);

@@ -8,6 +8,7 @@ mod reach;
 mod remote;
 mod reserve;
 mod serve;
+mod simulate;
 
 pub use act::{Events, Logs, Restart, Run, RunLimits, Stop};
 pub use look::{Basis, Describe, Find, Forget, Idle, Match, Models, Ps, Sort, Watch};
@@ -16,6 +17,7 @@ pub use reach::Reach;
 pub use remote::{Drain, Start, Templates};
 pub use reserve::{FitKind, Release, Renew, Reserve};
 pub use serve::{Agent, Completions, DemoWorker, GpuProbe, Hive, Queen, QueenAlone, Up};
+pub use simulate::Simulate;
 
 use crate::show::units;
 use clap::parser::ValueSource;
@@ -166,6 +168,8 @@ pub enum Verb {
     Doctor,
     /// Check or show the configuration of the hive and the queen here
     Config(Config),
+    /// Load a queen with hives that do not exist, to test it or to size it
+    Simulate(Simulate),
     /// Print the version
     Version,
     /// Print a completion script for a shell

@@ -8,14 +8,9 @@ use crate::args::{Queen, QueenAlone};
 use crate::failure::{Failure, causes};
 use crate::terminal;
 use common::tls::TlsFiles;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tracing::warn;
-
-/// File descriptors that are no connections: listeners, logs, what is read for a moment.
-const OWN_FILES: u64 = 64;
 
 /// Runs the control plane until a signal ends it.
 pub async fn run(args: QueenAlone) -> Result<(), Failure> {
@@ -29,7 +24,7 @@ pub async fn run(args: QueenAlone) -> Result<(), Failure> {
 /// Takes the port.
 pub async fn bind(args: &Queen, file: &QueenSection) -> Result<::queen::Queen, Failure> {
     let config = choose(args, file, |name| std::env::var(name).ok())?.config()?;
-    raise_open_files(config.max_connections as u64);
+    super::raise_open_files(config.max_connections as u64);
     ::queen::Queen::bind(config).await.map_err(|error| Failure::Failed(format!("failed to {}", causes(&error))))
 }
 
@@ -135,19 +130,6 @@ impl Choices {
             lines.push((bound.key, picked.value.to_string(), picked.from));
         }
         lines
-    }
-}
-
-/// As many open files as the hard limit allows: each connection is one.
-fn raise_open_files(connections: u64) {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
-    match raised {
-        Ok(hard) if hard < connections.saturating_add(OWN_FILES) => {
-            warn!(open_files = hard, connections, "the limit on open files is below the bound on connections");
-        }
-        Ok(_) => {}
-        Err(error) => warn!(%error, "the limit on open files stays as it is"),
     }
 }
 

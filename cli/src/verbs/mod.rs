@@ -31,7 +31,7 @@ pub use version::VERSION;
 
 use crate::args::{Global, Verb};
 use crate::failure::Failure;
-use crate::{demo, doctor, serve};
+use crate::{demo, doctor, serve, simulate};
 use common::link::Channel;
 
 /// A client of the hive here.
@@ -68,6 +68,7 @@ pub async fn run(global: &Global, verb: Verb) -> Result<(), Failure> {
         Verb::Undrain(args) => drain::run(global, &args, false).await,
         Verb::Doctor => doctor::run(global).await,
         Verb::Config(args) => config::run(global, &args.verb),
+        Verb::Simulate(args) => simulate::run(global, args).await,
         Verb::Version => version::run(global),
         Verb::Completions(args) => completions::run(args.shell),
         Verb::DemoWorker(args) => demo::run(&args),

@@ -123,43 +123,55 @@ pub fn drop_lies(stats: &mut ProcessStats) -> u64 {
 
 /// Writes the fields back into a row; per-GPU rows stay as they are.
 pub fn write(get: impl Fn(usize) -> Option<i64>, stats: &mut ProcessStats) {
-    let parts = |field: usize, per_unit: f64| get(field).map(|value| value as f64 / per_unit);
-    let kib = |field: usize| get(field).map(|value| value as f64 * KIB);
-    let bytes = |field: usize| get(field).map(|value| (value as u64).saturating_mul(PAGE as u64));
-    let count = |field: usize| get(field).and_then(|value| u32::try_from(value).ok());
-    let number = |field: usize| get(field).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
-    stats.cpu_pct = parts(0, 100.0);
-    stats.memory_current_bytes = bytes(1);
-    stats.rss_bytes = bytes(2);
-    stats.io_read_bytes_per_second = kib(3);
-    stats.io_write_bytes_per_second = kib(4);
-    stats.gpu_util_pct = parts(5, 10.0);
-    stats.vram_bytes = bytes(6);
-    stats.vram_total_bytes = bytes(7);
-    stats.process_count = count(8);
-    stats.gpu_sample_state = number(9);
-    stats.activity = number(10);
-    stats.activity_basis = number(11);
-    stats.idle_since = get(12).map(|ms| prost_types::Timestamp {
-        seconds: ms.div_euclid(1_000),
-        nanos: (ms.rem_euclid(1_000) * 1_000_000) as i32,
-    });
-    stats.anon_bytes = bytes(13);
-    stats.working_set_bytes = bytes(14);
-    stats.memory_peak_bytes = bytes(15);
-    stats.swap_bytes = bytes(16);
-    stats.cpu_throttled_pct = parts(17, 10.0);
-    stats.cpu_pressure_pct = parts(18, 10.0);
-    stats.memory_pressure_pct = parts(19, 10.0);
-    stats.io_pressure_pct = parts(20, 10.0);
-    stats.task_count = count(21);
-    stats.oom_kills = count(22);
-    stats.engine_sample_state = number(23);
-    stats.requests_running = count(24);
-    stats.requests_waiting = count(25);
-    stats.kv_cache_pct = parts(26, 10.0);
-    stats.tokens_per_second = parts(27, 10.0);
-    stats.readiness = number(28);
+    for field in 0..FIELDS {
+        write_one(field, get(field), stats);
+    }
+}
+
+/// Writes one field back into a row.
+#[inline]
+pub fn write_one(field: usize, value: Option<i64>, stats: &mut ProcessStats) {
+    let parts = |per_unit: f64| value.map(|value| value as f64 / per_unit);
+    let kib = || value.map(|value| value as f64 * KIB);
+    let bytes = || value.map(|value| (value as u64).saturating_mul(PAGE as u64));
+    let count = || value.and_then(|value| u32::try_from(value).ok());
+    let number = || value.and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
+    match field {
+        0 => stats.cpu_pct = parts(100.0),
+        1 => stats.memory_current_bytes = bytes(),
+        2 => stats.rss_bytes = bytes(),
+        3 => stats.io_read_bytes_per_second = kib(),
+        4 => stats.io_write_bytes_per_second = kib(),
+        5 => stats.gpu_util_pct = parts(10.0),
+        6 => stats.vram_bytes = bytes(),
+        7 => stats.vram_total_bytes = bytes(),
+        8 => stats.process_count = count(),
+        9 => stats.gpu_sample_state = number(),
+        10 => stats.activity = number(),
+        11 => stats.activity_basis = number(),
+        12 => stats.idle_since = value.map(instant),
+        13 => stats.anon_bytes = bytes(),
+        14 => stats.working_set_bytes = bytes(),
+        15 => stats.memory_peak_bytes = bytes(),
+        16 => stats.swap_bytes = bytes(),
+        17 => stats.cpu_throttled_pct = parts(10.0),
+        18 => stats.cpu_pressure_pct = parts(10.0),
+        19 => stats.memory_pressure_pct = parts(10.0),
+        20 => stats.io_pressure_pct = parts(10.0),
+        21 => stats.task_count = count(),
+        22 => stats.oom_kills = count(),
+        23 => stats.engine_sample_state = number(),
+        24 => stats.requests_running = count(),
+        25 => stats.requests_waiting = count(),
+        26 => stats.kv_cache_pct = parts(10.0),
+        27 => stats.tokens_per_second = parts(10.0),
+        _ => stats.readiness = number(),
+    }
+}
+
+/// Milliseconds since the Unix epoch as the wire has instants.
+fn instant(ms: i64) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: ms.div_euclid(1_000), nanos: (ms.rem_euclid(1_000) * 1_000_000) as i32 }
 }
 
 /// Where a batch keeps a field.

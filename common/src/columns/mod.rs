@@ -2,8 +2,10 @@
 //! hold the last [`Quanta`] of every slot; a batch makes sense only against the state that its sender held.
 
 mod fields;
+mod room;
 
 pub use fields::FIELDS;
+pub use room::{ReadError, Room, Step};
 
 use fields::NAMES;
 use proto::{Column, Columns, ProcessStats};

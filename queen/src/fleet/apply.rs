@@ -1,20 +1,26 @@
 //! One frame into the fleet. Everything is checked before anything is kept, so a refused frame leaves no trace but
 //! its number.
 
-use super::known::{KnownHive, Pending, Synced};
+use super::frame::{self, Batch, Body, Frame};
+use super::known::KnownHive;
 use super::row::{self, Checked};
+use super::session::hive_of;
+use super::slots::{Pending, Slots, Synced};
 use super::{Bounds, Fleet, Refusal};
-use common::columns::{self, ColumnError, Quanta, Unpacked};
-use common::gpus::Uses;
+use common::HiveId;
+use common::columns::{ColumnError, ReadError, Room};
 use prost::Message;
-use proto::push_telemetry_request::Frame;
-use proto::{Batch, PushTelemetryRequest, Snapshot};
-use std::collections::{HashMap, HashSet};
+use proto::{PushTelemetryRequest, Snapshot};
+use std::collections::HashSet;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 /// After this many frames in a row that were older than the lost limit when they arrived, the hive is asked to begin
 /// again: either a backlog is being replayed, or its clock stood still and can no longer be compared.
 const LATE_FRAMES: u32 = 10;
+
+/// Rooms that are kept for the next frames: as many as there may be threads that apply some at once.
+const SPARE: usize = 64;
 
 /// What became of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,34 +38,100 @@ pub enum Outcome {
     Refused(String),
 }
 
-struct CheckedBatch {
-    failed: bool,
-    newcomers: usize,
-    rows: Vec<Checked>,
-    removed: Vec<u32>,
-    unsampled: Vec<u32>,
-    columns: Unpacked,
-    gpus: Vec<(u32, Uses)>,
-    dropped: u64,
+/// Room that one frame after the other is read into.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub columns: Room,
+    /// The places of the workers in `columns`.
+    pub places: Vec<Option<u32>>,
 }
 
 impl Fleet {
     /// Applies a frame that arrived now.
+    ///
+    /// # Errors
+    /// Why its stream must end.
     pub fn apply(&self, now: Instant, frame: PushTelemetryRequest) -> Result<Outcome, Refusal> {
-        let mut hive = self.session(&frame.session)?;
+        self.apply_bytes(now, &hive_of(&frame.session)?, &frame.encode_to_vec())
+    }
+
+    /// Applies a frame of the hive `id`, as it came off the wire, that arrived now.
+    ///
+    /// # Errors
+    /// Why its stream must end.
+    pub fn apply_bytes(&self, now: Instant, id: &HiveId, bytes: &[u8]) -> Result<Outcome, Refusal> {
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = spare().pop().unwrap_or_default();
+        let outcome = match self.try_apply(now, id, bytes, &mut scratch) {
+            Err(Trouble::Unusual) => self.apply_rewritten(now, id, bytes, &mut scratch),
+            Err(Trouble::Refused(refusal)) => Err(refusal),
+            Ok(outcome) => Ok(outcome),
+        };
+        let mut spare = spare();
+        if spare.len() < SPARE {
+            spare.push(scratch);
+        }
+        outcome
+    }
+
+    fn apply_rewritten(
+        &self,
+        now: Instant,
+        id: &HiveId,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+    ) -> Result<Outcome, Refusal> {
+        let rewritten = frame::rewritten(bytes)?;
+        self.try_apply(now, id, &rewritten, scratch).map_err(|trouble| match trouble {
+            Trouble::Refused(refusal) => refusal,
+            Trouble::Unusual => Refusal::invalid("frame", "cannot be read"),
+        })
+    }
+
+    fn try_apply(&self, now: Instant, id: &HiveId, bytes: &[u8], scratch: &mut Scratch) -> Result<Outcome, Trouble> {
+        let frame = Frame::read(bytes).map_err(|_| Trouble::Unusual)?;
+        scratch.columns.clear();
+        if let Body::Batch(Batch { columns: Some(columns), .. }) = &frame.body {
+            // Columns that do not fit are judged in their turn: who sent them may have been refused before.
+            match scratch.columns.read(columns) {
+                Err(ReadError::Unusual(_)) => return Err(Trouble::Unusual),
+                Err(ReadError::Column(error)) => return self.spoil(now, id, frame, scratch, Some(error)),
+                Ok(()) => {}
+            }
+        }
+        self.spoil(now, id, frame, scratch, None)
+    }
+
+    /// Applies a frame; one that cannot be applied spoils its session.
+    fn spoil(
+        &self,
+        now: Instant,
+        id: &HiveId,
+        frame: Frame<'_>,
+        scratch: &mut Scratch,
+        misfit: Option<ColumnError>,
+    ) -> Result<Outcome, Trouble> {
+        let mut hive = self.session_of(id, frame.session)?;
         if frame.sequence <= hive.sequence {
             return Ok(Outcome::Replayed);
         }
         if hive.spoilt {
-            return Err(Refusal::Resync("an earlier frame of this session was not accepted".to_owned()));
+            let words = "an earlier frame of this session was not accepted".to_owned();
+            return Err(Refusal::Resync(words).into());
         }
-        let outcome = self.accept(&mut hive, now, frame);
+        let outcome = self.accept(&mut hive, now, frame, scratch, misfit);
         hive.spoilt = outcome.is_err();
-        outcome
+        Ok(outcome?)
     }
 
-    fn accept(&self, hive: &mut KnownHive, now: Instant, frame: PushTelemetryRequest) -> Result<Outcome, Refusal> {
-        let size = frame.encoded_len();
+    fn accept(
+        &self,
+        hive: &mut KnownHive,
+        now: Instant,
+        frame: Frame<'_>,
+        scratch: &mut Scratch,
+        misfit: Option<ColumnError>,
+    ) -> Result<Outcome, Refusal> {
         if frame.sequence != hive.sequence + 1 {
             let gap = format!("frame {} follows frame {}", frame.sequence, hive.sequence);
             return Err(Refusal::Resync(gap));
@@ -68,24 +140,24 @@ impl Fleet {
         hive.arrived = now;
         let taken = hive.arrivals.taken(now, frame.monotonic_ms);
         self.judge_lateness(hive, now, taken)?;
-        if size > self.bounds.max_frame_bytes {
+        let limit = self.bounds.max_frame_bytes;
+        if frame.size > limit {
             self.refused.frame_bytes();
-            let limit = self.bounds.max_frame_bytes;
-            let last = !matches!(&frame.frame, Some(Frame::Snapshot(snapshot)) if !snapshot.last);
+            let size = frame.size;
+            let last = frame.is_last()?;
             return Ok(hive.refuse(format!("a frame of {size} bytes is above the limit of {limit}"), last));
         }
-        let news = frame.hive.map(|mut info| row::check_hive(&hive.id, &mut info).map(|dropped| (info, dropped)));
-        let news = news.transpose()?;
+        let news = frame.hive.map(|bytes| check_record(hive, bytes)).transpose()?;
         let sampled_at = frame.sampled_at.filter(|at| common::from_timestamp(at).is_some());
         let untimely = u64::from(frame.sampled_at.is_some() && sampled_at.is_none());
         hive.sampled_at = sampled_at.or(hive.sampled_at);
-        let (mut outcome, sampled) = match frame.frame {
-            Some(Frame::Snapshot(snapshot)) => (hive.snapshot(snapshot, taken, now, &self.bounds)?, true),
-            Some(Frame::Batch(batch)) => {
-                let failed = !batch.failed.is_empty();
-                (hive.batch(batch, taken, now, &self.bounds)?, !failed)
+        let (mut outcome, sampled) = match frame.body {
+            Body::Snapshot(bytes) => (hive.snapshot(Snapshot::decode(bytes)?, taken, now, &self.bounds)?, true),
+            Body::Batch(batch) => {
+                let failed = batch.failed;
+                (hive.batch(batch, taken, now, &self.bounds, scratch, misfit)?, !failed)
             }
-            None => (Outcome::Accepted { samples: 0, dropped: 0 }, false),
+            Body::Nothing => (Outcome::Accepted { samples: 0, dropped: 0 }, false),
         };
         if matches!(outcome, Outcome::Refused(_)) {
             self.refused.workers();
@@ -94,9 +166,7 @@ impl Fleet {
             *dropped += untimely;
             if let Some((info, lies)) = news {
                 *dropped += lies;
-                hive.dirty |= !hive.is_told(&info);
-                hive.info = info;
-                hive.note_holds();
+                hive.hear(info);
             }
         }
         hive.taken = hive.taken.max(taken);
@@ -118,13 +188,17 @@ impl Fleet {
 }
 
 impl KnownHive {
-    /// Whether a record says nothing new.
-    fn is_told(&self, info: &proto::Hive) -> bool {
-        let known = proto::Hive { freshness: 0, age: None, worker_count: 0, ..self.info.clone() };
-        known == *info
+    /// Keeps a new record. One that says nothing new is not linked again.
+    fn hear(&mut self, mut info: proto::Hive) {
+        (info.freshness, info.worker_count, info.age) = (self.info.freshness, self.info.worker_count, self.info.age);
+        if info != self.info {
+            self.info = info;
+            self.dirty = true;
+            self.note_holds();
+        }
     }
 
-    fn refuse(&mut self, reason: String, last: bool) -> Outcome {
+    pub fn refuse(&mut self, reason: String, last: bool) -> Outcome {
         self.pending = None;
         self.skipping = !last;
         self.synced = Synced::Refused(reason.clone());
@@ -163,6 +237,7 @@ impl KnownHive {
             self.by_slot.clear();
             self.keep_only(|place| pending.places.contains(&place));
         }
+        self.reserve(rows.iter().filter(|row| self.place_of(&row.id).is_none()).count());
         for row in rows {
             let slot = row.slot;
             let place = self.place(row, taken, now);
@@ -180,118 +255,32 @@ impl KnownHive {
     /// The snapshot is whole: who was not named is gone.
     fn complete(&mut self, pending: Pending) {
         self.keep_only(|place| pending.places.contains(&place));
-        self.by_slot = pending.slots;
+        self.by_slot = Slots::from_pairs(pending.slots);
         self.synced = Synced::Yes;
-    }
-
-    fn batch(&mut self, batch: Batch, taken: Instant, now: Instant, bounds: &Bounds) -> Result<Outcome, Refusal> {
-        match &self.synced {
-            Synced::Yes if self.pending.is_none() => {}
-            Synced::Refused(reason) => return Err(Refusal::TooMuch(reason.clone())),
-            _ => return Err(Refusal::Resync("a batch came before the whole snapshot".to_owned())),
-        }
-        if batch.rows.len() > bounds.max_workers {
-            return Ok(self.refuse(too_many(batch.rows.len(), bounds), true));
-        }
-        let checked = self.check(batch)?;
-        let count = self.count() + checked.newcomers;
-        if count > bounds.max_workers + checked.removed.len() {
-            return Ok(self.refuse(too_many(count, bounds), true));
-        }
-        Ok(self.commit(checked, taken, now))
-    }
-
-    fn check(&self, batch: Batch) -> Result<CheckedBatch, Refusal> {
-        let mut removed = batch.removed_slots;
-        removed.sort_unstable();
-        removed.dedup();
-        let rows = check_rows(self, batch.rows)?;
-        let newcomers = self.check_slots(&rows, &removed)?;
-        let new: HashMap<u32, Quanta> = rows.iter().map(|row| (row.slot, row.quanta)).collect();
-        let quanta = |slot: u32| {
-            let held = self.by_slot.get(&slot).and_then(|place| self.at(*place)).map(|worker| worker.quanta);
-            held.or_else(|| new.get(&slot).copied())
-        };
-        let columns = match batch.columns {
-            Some(mut packed) => columns::decode(&mut packed, quanta).map_err(resync)?,
-            None => Unpacked::default(),
-        };
-        let unsampled = columns::slots(&batch.failed_slot_gaps).map_err(resync)?;
-        let mut gpus = Vec::with_capacity(batch.gpus.len());
-        for packed in batch.gpus {
-            let slot = packed.slot;
-            let rows = common::gpus::unpack(&self.info.gpus, packed);
-            gpus.push((
-                slot,
-                rows.ok_or_else(|| Refusal::Resync(format!("slot {slot} uses a GPU that was never told")))?,
-            ));
-        }
-        let lies: u64 = gpus.iter_mut().map(|(_, uses)| row::clean_uses(uses)).sum();
-        let named = removed.iter().chain(&unsampled).copied().chain(gpus.iter().map(|(slot, _)| *slot));
-        if let Some(slot) = named.into_iter().find(|slot| quanta(*slot).is_none()) {
-            return Err(resync(ColumnError::UnknownSlot(slot)));
-        }
-        let dropped = lies + columns.dropped + rows.iter().map(|row| row.dropped).sum::<u64>();
-        let failed = !batch.failed.is_empty();
-        Ok(CheckedBatch { failed, newcomers, rows, removed, unsampled, columns, gpus, dropped })
-    }
-
-    /// A slot is one worker's for the whole session, and a worker has one slot at a time. Answers how many rows are of
-    /// workers that are not there, or leave with this frame.
-    fn check_slots(&self, rows: &[Checked], removed: &[u32]) -> Result<usize, Refusal> {
-        let leaving = |slot: &u32| self.by_slot.get(slot).filter(|_| removed.binary_search(slot).is_ok());
-        let leaving: HashSet<u32> = removed.iter().filter_map(leaving).copied().collect();
-        let mut newcomers = 0;
-        for row in rows {
-            let held = self.by_slot.get(&row.slot).copied();
-            if held.and_then(|place| self.at(place)).is_some_and(|worker| worker.id != row.id) {
-                return Err(Refusal::Resync(format!("slot {} changed its worker", row.slot)));
-            }
-            let stays = self.place_of(&row.id).filter(|place| !leaving.contains(place));
-            newcomers += usize::from(stays.is_none());
-            if stays.is_some_and(|place| held != Some(place)) {
-                return Err(Refusal::Resync(format!("{} has another slot than {} already", row.id, row.slot)));
-            }
-        }
-        Ok(newcomers)
-    }
-
-    fn commit(&mut self, batch: CheckedBatch, taken: Instant, now: Instant) -> Outcome {
-        // A slot that is removed was named by the hive itself; a failed round removes nothing else.
-        for slot in batch.removed {
-            if let Some(place) = self.by_slot.remove(&slot) {
-                self.leave(place);
-            }
-        }
-        let mut fresh = Vec::new();
-        let mut bare = Vec::new();
-        for row in batch.rows {
-            let (slot, sampled) = (row.slot, row.stats.is_some());
-            let place = self.place(row, taken, now);
-            self.by_slot.insert(slot, place);
-            if sampled { fresh.push(place) } else { bare.push(place) }
-        }
-        for (slot, quanta) in batch.columns.rows {
-            self.write_slot(slot, Some(quanta), None, taken);
-        }
-        for (slot, gpus) in batch.gpus {
-            self.write_slot(slot, None, Some(gpus), taken);
-        }
-        let mut except: Vec<u32> = batch.unsampled.iter().filter_map(|slot| self.by_slot.get(slot)).copied().collect();
-        except.append(&mut bare);
-        except.sort_unstable();
-        let samples = if batch.failed { fresh.len() as u64 } else { self.sampled(taken, &except) };
-        Outcome::Accepted { samples, dropped: batch.dropped }
-    }
-
-    fn write_slot(&mut self, slot: u32, quanta: Option<Quanta>, uses: Option<Uses>, taken: Instant) {
-        if let Some(place) = self.by_slot.get(&slot) {
-            self.write(*place, quanta, uses, taken);
-        }
     }
 }
 
-fn check_rows(hive: &KnownHive, rows: Vec<proto::WorkerRow>) -> Result<Vec<Checked>, Refusal> {
+/// Why a frame was not applied.
+enum Trouble {
+    /// It is not written as every encoder writes it; nothing of it was looked at.
+    Unusual,
+    /// It was refused.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+fn check_record(hive: &KnownHive, bytes: &[u8]) -> Result<(proto::Hive, u64), Refusal> {
+    let mut info = proto::Hive::decode(bytes)?;
+    let lies = row::check_hive(&hive.id, &mut info)?;
+    Ok((info, lies))
+}
+
+pub(super) fn check_rows(hive: &KnownHive, rows: Vec<proto::WorkerRow>) -> Result<Vec<Checked>, Refusal> {
     let rows: Vec<Checked> = rows.into_iter().map(|row| row::check(&hive.id, row)).collect::<Result<_, _>>()?;
     let (mut slots, mut names) = (HashSet::with_capacity(rows.len()), HashSet::with_capacity(rows.len()));
     match rows.iter().find(|row| !slots.insert(row.slot) || !names.insert(&row.id)) {
@@ -305,10 +294,10 @@ fn named_twice(row: &Checked) -> Refusal {
     Refusal::invalid("rows.slot", reason)
 }
 
-fn too_many(count: usize, bounds: &Bounds) -> String {
+pub(super) fn too_many(count: usize, bounds: &Bounds) -> String {
     format!("{count} workers on one hive; at most {} are accepted", bounds.max_workers)
 }
 
-fn resync(error: ColumnError) -> Refusal {
+pub(super) fn resync(error: ColumnError) -> Refusal {
     Refusal::Resync(error.to_string())
 }

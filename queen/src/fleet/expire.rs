@@ -45,6 +45,7 @@ impl Fleet {
     pub fn expire(&self, now: Instant) -> Expired {
         let (limits, pardon) = (self.bounds.limits, self.pardon());
         let mut expired = Expired::default();
+        self.feed.rest();
         let (mut silent, mut due, mut known) = (Vec::new(), Vec::new(), 0);
         for mut entry in self.hives.iter_mut() {
             let hive = entry.value_mut();
@@ -69,6 +70,12 @@ impl Fleet {
         }
         self.feed.forget(now);
         expired
+    }
+
+    /// Links what waited because nobody watched. To be called by who begins to watch, once he follows the changes.
+    pub fn link_waiting(&self, now: Instant) {
+        let link = || self.hives.iter_mut().for_each(|mut hive| hive.value_mut().link(&self.feed, now, false));
+        self.feed.end_rest(link);
     }
 
     /// The queen itself did not run for `by` until `until`: nobody was silent then.

@@ -1,22 +1,25 @@
 //! One hive as the queen knows it: its record, its session, its workers, and which of them must be linked anew.
 
 use super::age::{Arrivals, Limits, Pardon};
-use super::feed::{Feed, Key, Subject};
+use super::feed::{Feed, Key};
 use super::index::{Index, Seat};
-use super::object;
 use super::row::Checked;
+use super::slots::{Pending, Slots, Synced};
 use bytes::Bytes;
 use common::columns::Quanta;
-use common::gpus::Uses;
 use common::{HiveId, WorkerId};
-use proto::{Activity, Freshness, HiveBeat, ProcessStats, WorkerSpec};
-use std::collections::{HashMap, HashSet, VecDeque};
+use proto::{Activity, Freshness, ProcessStats, WorkerSpec};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 mod held;
+mod link;
 mod settle;
+mod take;
+
+use link::Waiting;
 
 /// How many fenced sessions of a hive are remembered, so that their streams are told why they end.
 const FENCED: usize = 4;
@@ -40,8 +43,10 @@ pub struct KnownWorker {
     pub idle_from: Option<Instant>,
     pub freshness: Freshness,
     key: Option<Key>,
+    /// Something changed since the index and the feed were told.
     dirty: bool,
     refiltered: bool,
+    waiting: Waiting,
 }
 
 impl KnownWorker {
@@ -61,26 +66,6 @@ impl KnownWorker {
             self.idle_from = Some(earliest.map_or(told, |earliest| told.max(earliest)));
         }
     }
-}
-
-/// Whether a session's state may be built upon.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub enum Synced {
-    /// No whole snapshot yet.
-    #[default]
-    Never,
-    /// A frame was refused for this reason, so differences no longer fit.
-    Refused(String),
-    /// Yes.
-    Yes,
-}
-
-/// A snapshot whose last chunk has not come.
-#[derive(Debug, Default)]
-pub struct Pending {
-    pub slots: HashMap<u32, u32>,
-    /// The places in `slots`.
-    pub places: HashSet<u32>,
 }
 
 /// One hive. Workers are kept at places that stay theirs; a session's slots point at places.
@@ -113,7 +98,7 @@ pub struct KnownHive {
     pub taken: Instant,
     pub sampled_at: Option<prost_types::Timestamp>,
     pub freshness: Freshness,
-    pub by_slot: HashMap<u32, u32>,
+    pub by_slot: Slots,
     by_name: HashMap<WorkerId, u32>,
     workers: Vec<Option<KnownWorker>>,
     free: Vec<u32>,
@@ -121,6 +106,9 @@ pub struct KnownHive {
     key: Option<Key>,
     beat: Option<Key>,
     pub dirty: bool,
+    waiting: Waiting,
+    /// It was heard from, and no watcher could be told.
+    unheard: bool,
     gone: Vec<Key>,
     /// Its end of the index.
     pub seat: Seat,
@@ -149,7 +137,7 @@ impl KnownHive {
             taken: now,
             sampled_at: None,
             freshness: Freshness::Live,
-            by_slot: HashMap::new(),
+            by_slot: Slots::default(),
             by_name: HashMap::new(),
             workers: Vec::new(),
             free: Vec::new(),
@@ -157,6 +145,8 @@ impl KnownHive {
             key: None,
             beat: None,
             dirty: true,
+            waiting: Waiting::default(),
+            unheard: false,
             gone: Vec::new(),
             seat: Seat::default(),
         }
@@ -191,8 +181,16 @@ impl KnownHive {
         let hive = self.freshness_at(now, limits, pardon);
         self.dirty |= hive != self.freshness;
         self.freshness = hive;
+        // Most workers were sampled in the same round.
+        let mut last = None;
         for worker in self.workers.iter_mut().flatten() {
-            let freshness = hive.max(worker.freshness_at(now, limits, pardon));
+            let heard = worker.good.unwrap_or(worker.known);
+            let own = match last {
+                Some((at, freshness)) if at == heard => freshness,
+                _ => worker.freshness_at(now, limits, pardon),
+            };
+            last = Some((heard, own));
+            let freshness = hive.max(own);
             worker.dirty |= freshness != worker.freshness;
             worker.freshness = freshness;
         }
@@ -243,6 +241,13 @@ impl KnownHive {
         place
     }
 
+    /// Makes room for so many more workers, and no more than that: there are as many such lists as hives.
+    pub fn reserve(&mut self, more: usize) {
+        let more = more.saturating_sub(self.free.len());
+        self.workers.reserve_exact(more);
+        self.by_name.reserve(more);
+    }
+
     fn make_room(&mut self, row: &Checked, now: Instant) -> u32 {
         let worker = KnownWorker {
             id: row.id.clone(),
@@ -259,6 +264,7 @@ impl KnownHive {
             key: None,
             dirty: true,
             refiltered: true,
+            waiting: Waiting::default(),
         };
         let place = self.free.pop().unwrap_or(self.workers.len() as u32);
         match self.workers.get_mut(place as usize) {
@@ -270,35 +276,12 @@ impl KnownHive {
         place
     }
 
-    /// Writes new numbers; `None` keeps what is there.
-    pub fn write(&mut self, place: u32, quanta: Option<Quanta>, uses: Option<Uses>, taken: Instant) {
-        let Some(worker) = self.workers.get_mut(place as usize).and_then(Option::as_mut) else { return };
-        let before = worker.stats.clone();
-        let stats = worker.stats.get_or_insert_default();
-        if let Some(quanta) = quanta {
-            worker.quanta = quanta;
-            quanta.write(stats);
-        }
-        if let Some(uses) = uses {
-            uses.apply(stats);
-            worker.sole_gpu = matches!(uses, Uses::Sole(_));
-        } else if let (true, [only]) = (worker.sole_gpu, stats.gpus.as_mut_slice()) {
-            (only.util_pct, only.vram_bytes) = (stats.gpu_util_pct, stats.vram_bytes);
-        }
-        if before.as_ref() == Some(&*stats) {
-            return;
-        }
-        let idle_for = idle_for(self.sampled_at.as_ref(), Some(&*stats));
-        worker.note_activity(same_idleness(before.as_ref(), worker.stats.as_ref()), taken, idle_for);
-        worker.dirty = true;
-    }
-
     /// Every worker but those at `except` (ascending) was sampled at `taken`.
     pub fn sampled(&mut self, taken: Instant, except: &[u32]) -> u64 {
         let mut count = 0;
         for (place, worker) in self.workers.iter_mut().enumerate() {
             let Some(worker) = worker else { continue };
-            if except.binary_search(&(place as u32)).is_err() {
+            if except.is_empty() || except.binary_search(&(place as u32)).is_err() {
                 worker.good = worker.good.max(Some(taken));
                 count += 1;
             }
@@ -334,47 +317,6 @@ impl KnownHive {
         }
         if let Some(beat) = self.beat.take() {
             writer.end_beat(beat);
-        }
-    }
-
-    /// Links what changed, and with `beat` that the hive was heard from. Bytes are made before the feed is locked.
-    pub fn link(&mut self, feed: &Feed, now: Instant, beat: bool) {
-        let mut changed = Vec::new();
-        for (place, worker) in self.workers.iter_mut().enumerate() {
-            let Some(worker) = worker.as_mut().filter(|worker| worker.dirty) else { continue };
-            let (held, stats) = (self.held.get(&worker.id).map_or("", AsRef::as_ref), worker.stats.as_ref());
-            let bytes = object::worker(&worker.spec_bytes, stats, worker.state, worker.freshness, held);
-            let subject = Subject::Worker { spec: Arc::clone(&worker.spec), state: worker.state };
-            changed.push((place, subject, bytes, worker.refiltered));
-            (worker.dirty, worker.refiltered) = (false, false);
-        }
-        let hive = std::mem::take(&mut self.dirty).then(|| {
-            self.info.worker_count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX);
-            self.info.freshness = self.freshness.into();
-            object::hive(&self.info)
-        });
-        let beat = beat.then(|| {
-            let hive = self.id.as_str().to_owned();
-            object::beat(&HiveBeat { hive, sampled_at: self.sampled_at, sequence: self.sequence })
-        });
-        if changed.is_empty() && hive.is_none() && beat.is_none() && self.gone.is_empty() {
-            return;
-        }
-        let mut writer = feed.write(now);
-        for key in self.gone.drain(..) {
-            writer.remove(key);
-        }
-        if let Some(bytes) = hive {
-            let subject = Subject::Hive { id: Arc::clone(&self.name) };
-            self.key = Some(writer.put(self.key, subject, bytes, false));
-        }
-        for (place, subject, bytes, refiltered) in changed {
-            if let Some(worker) = self.workers.get_mut(place).and_then(Option::as_mut) {
-                worker.key = Some(writer.put(worker.key, subject, bytes, refiltered));
-            }
-        }
-        if let Some(bytes) = beat {
-            self.beat = Some(writer.beat(self.beat, &self.name, bytes));
         }
     }
 

@@ -4,9 +4,11 @@
 
 mod age;
 mod apply;
+mod batch;
 mod expire;
 pub mod feed;
 mod filter;
+mod frame;
 mod holds;
 #[cfg(test)]
 mod hostile;
@@ -19,6 +21,7 @@ mod row;
 #[cfg(test)]
 pub(crate) mod sample;
 mod session;
+mod slots;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -30,12 +33,13 @@ pub use expire::{Expired, Kept};
 pub use filter::{matches, model_names};
 pub use holds::is_reservation_id;
 pub use mask::{Mask, MaskError};
-pub use session::Opened;
+pub use session::{Opened, hive_of};
 pub use tally::{Met, Tally};
 pub use view::{Census, Moment, Seen, SeenHive};
 
 use crate::Config;
 use age::{Freeze, Pardon};
+use apply::Scratch;
 use common::HiveId;
 use dashmap::DashMap;
 use feed::Feed;
@@ -65,6 +69,9 @@ pub enum Refusal {
         /// What is wrong, and what would be accepted.
         reason: String,
     },
+    /// It is no frame at all.
+    #[error("the frame cannot be read: {0}")]
+    Unreadable(#[from] prost::DecodeError),
     /// A bound of this queen.
     #[error("{0}")]
     TooMuch(String),
@@ -113,6 +120,7 @@ pub struct Fleet {
     pardon: RwLock<Pardon>,
     freeze: Mutex<Freeze>,
     refused: tally::Refused,
+    spare: Mutex<Vec<Scratch>>,
 }
 
 impl Fleet {
@@ -135,6 +143,7 @@ impl Fleet {
             pardon: RwLock::default(),
             freeze: Mutex::default(),
             refused: tally::Refused::default(),
+            spare: Mutex::default(),
         }
     }
 
@@ -151,6 +160,11 @@ impl Fleet {
     /// When this queen started.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// How many hives are known.
+    pub fn known(&self) -> usize {
+        self.hives.len()
     }
 
     fn pardon(&self) -> Pardon {

@@ -105,15 +105,27 @@ impl Fleet {
 
     /// The hive of a session that is in force.
     pub(super) fn session(&self, session: &str) -> Result<RefMut<'_, HiveId, KnownHive>, Refusal> {
-        let mut parts = session.split('/');
-        let id = parts.next().and_then(|text| HiveId::parse(text).ok()).ok_or(Refusal::Unknown)?;
-        let hive = self.hives.get_mut(&id).ok_or(Refusal::Unknown)?;
+        self.session_of(&hive_of(session)?, session)
+    }
+
+    /// The same where the name of the hive has been read already.
+    pub(super) fn session_of(&self, id: &HiveId, session: &str) -> Result<RefMut<'_, HiveId, KnownHive>, Refusal> {
+        let hive = self.hives.get_mut(id).ok_or(Refusal::Unknown)?;
         if hive.session == session {
             return Ok(hive);
         }
+        let mut parts = session.split('/').skip(1);
         let epoch = parts.next().and_then(|text| text.parse::<u64>().ok());
         let token = parts.next();
         let older = epoch.is_some_and(|epoch| hive.fenced.contains(&(epoch, token.unwrap_or_default().to_owned())));
         Err(if older { Refusal::Superseded } else { Refusal::Unknown })
     }
+}
+
+/// The hive that a session belongs to.
+///
+/// # Errors
+/// When that is no name of a session.
+pub fn hive_of(session: &str) -> Result<HiveId, Refusal> {
+    session.split('/').next().and_then(|text| HiveId::parse(text).ok()).ok_or(Refusal::Unknown)
 }

@@ -41,6 +41,7 @@ impl From<Refusal> for Status {
                 Self::with_error_details(Code::Aborted, sentence, details)
             }
             Refusal::Invalid { field: name, reason } => field(name, reason),
+            Refusal::Unreadable(_) => Self::invalid_argument(sentence),
             Refusal::TooMuch(_) => exhausted(sentence, FULL_RETRY),
             Refusal::Alive { .. } => Self::already_exists(sentence),
         }

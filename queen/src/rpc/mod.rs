@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod forward;
 pub mod invalid;
 pub mod owner;
+pub mod push;
 pub mod scheduler;
 pub mod telemetry;
 pub mod watch;

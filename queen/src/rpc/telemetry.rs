@@ -1,19 +1,20 @@
-//! `HiveService`: Register, and the stream of frames in. `attach` has its tunnels.
+//! `HiveService`: Register. The stream of frames is taken by `push`, which stands before it; `attach` has its tunnels.
 
-use super::farewell::Ended;
 use super::{Shared, attach, owner};
-use crate::fleet::{Outcome, Refusal};
-use crate::guard::Caller;
 use proto::hive_service_server::HiveService;
 use proto::{PushTelemetryRequest, PushTelemetryResponse, RegisterRequest, RegisterResponse};
 use std::hash::{BuildHasher, RandomState};
-use std::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use std::time::{Duration, Instant};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 /// So many characters of a hive's name are logged, whether or not it is one.
 const NAMED: usize = 80;
+
+/// So many hives may come back in a second; the rest waits, or all of them wait for one another.
+const BACK_PER_SECOND: usize = 2_000;
+/// The least that they wait then.
+const RETRY_MIN: Duration = Duration::from_millis(800);
 
 /// Serves hives.
 #[derive(Debug, Clone)]
@@ -45,14 +46,15 @@ impl HiveService for Ingest {
             warn!(?hive, %error, "hive refused");
         })?;
         info!(hive, epoch = opened.epoch, new = opened.new, "hive registered");
+        let window = retry_window(fleet.known());
         Ok(Response::new(RegisterResponse {
             session: opened.session,
             epoch: opened.epoch,
             queen_instance: fleet.feed().instance().to_owned(),
             max_frame_bytes: self.shared.config.max_frame_bytes as u64,
             max_workers: self.shared.config.max_workers,
-            retry_min: None,
-            retry_max: None,
+            retry_min: window.map(|(min, _)| common::duration(min)),
+            retry_max: window.map(|(_, max)| common::duration(max)),
         }))
     }
 
@@ -67,98 +69,26 @@ impl HiveService for Ingest {
 
     async fn push_telemetry(
         &self,
-        request: Request<Streaming<PushTelemetryRequest>>,
+        _: Request<Streaming<PushTelemetryRequest>>,
     ) -> Result<Response<PushTelemetryResponse>, Status> {
-        let ended = request.extensions().get::<Ended>().cloned().unwrap_or_default();
-        let (caller, books) = (owner::caller(&request)?, PushTelemetryResponse::default());
-        let mut stream = Push { shared: &self.shared, caller, session: None, books, ended };
-        stream.run(request.into_inner()).await.map(Response::new)
+        // `PushFirst` stands before this service and takes the call.
+        Err(Status::internal("telemetry came past the place where it is taken"))
     }
 }
 
-/// One stream. Detaches from its session when it is dropped, however that comes about.
-struct Push<'a> {
-    shared: &'a Shared,
-    caller: Caller,
-    session: Option<(String, CancellationToken)>,
-    books: PushTelemetryResponse,
-    ended: Ended,
+/// When hives of a fleet this large shall come back after this queen was gone; a small one by its own rule.
+fn retry_window(known: usize) -> Option<(Duration, Duration)> {
+    let spread = Duration::from_secs_f64(known as f64 / BACK_PER_SECOND as f64);
+    (known > BACK_PER_SECOND).then(|| (RETRY_MIN, RETRY_MIN + spread))
 }
 
-impl Push<'_> {
-    async fn run(&mut self, mut frames: Streaming<PushTelemetryRequest>) -> Result<PushTelemetryResponse, Status> {
-        loop {
-            let fence = self.session.as_ref().map(|(_, fence)| fence.clone()).unwrap_or_default();
-            let frame = tokio::select! {
-                biased;
-                () = self.shared.stopping.cancelled() => return Err(Status::unavailable("the queen is stopping")),
-                () = fence.cancelled() => return Err(Refusal::Superseded.into()),
-                frame = frames.message() => frame.map_err(too_large)?,
-            };
-            let Some(frame) = frame else {
-                if self.ended.in_order() {
-                    self.detach(true);
-                }
-                return Ok(self.books);
-            };
-            self.take(frame)?;
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn take(&mut self, frame: PushTelemetryRequest) -> Result<(), Status> {
-        match &self.session {
-            None => {
-                owner::check(self.shared, &self.caller, owner::hive_of(&frame.session))?;
-                let fence = self.shared.fleet.attach(&frame.session)?;
-                self.session = Some((frame.session.clone(), fence));
-            }
-            Some((session, _)) if *session != frame.session => {
-                return Err(super::invalid::field("session", "a stream carries the frames of one session"));
-            }
-            Some(_) => {}
-        }
-        match self.shared.fleet.apply(Instant::now(), frame)? {
-            Outcome::Accepted { samples, dropped } => {
-                self.books.frames_accepted += 1;
-                self.books.samples_accepted += samples;
-                self.books.fields_dropped += dropped;
-                self.shared.counts.accepted(samples, dropped);
-            }
-            Outcome::Replayed => {
-                self.books.frames_refused += 1;
-                self.shared.counts.replayed();
-            }
-            Outcome::Refused(reason) => {
-                let hive = self.hive();
-                warn!(hive, reason, "frame refused");
-                self.books.frames_refused += 1;
-                self.shared.counts.refused();
-            }
-        }
-        Ok(())
+    #[test]
+    fn q2_the_more_hives_the_wider_they_spread_when_they_come_back() {
+        assert_eq!(retry_window(BACK_PER_SECOND), None);
+        assert_eq!(retry_window(10_000), Some((RETRY_MIN, RETRY_MIN + Duration::from_secs(5))));
     }
-
-    fn hive(&self) -> &str {
-        self.session.as_ref().map_or("", |(session, _)| owner::hive_of(session))
-    }
-
-    fn detach(&mut self, goodbye: bool) {
-        if let Some((session, _)) = self.session.take() {
-            self.shared.fleet.detach(Instant::now(), &session, goodbye);
-        }
-    }
-}
-
-impl Drop for Push<'_> {
-    fn drop(&mut self) {
-        if self.session.is_some() {
-            info!(hive = self.hive(), "telemetry stream ended");
-        }
-        self.detach(false);
-    }
-}
-
-/// A message beyond even the decoder's limit ends the stream: it cannot be skipped over.
-fn too_large(error: Status) -> Status {
-    if error.code() == Code::OutOfRange { Status::resource_exhausted(error.message()) } else { error }
 }

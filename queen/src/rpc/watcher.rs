@@ -74,13 +74,14 @@ impl Watcher {
         let asked = invalid::length("min_interval", request.min_interval.as_ref())?.unwrap_or_default();
         let interval = interval(asked);
         let feed = shared.fleet.feed();
+        let (changes, mut bookmarks) = (feed.changes(), shared.bookmarks.clone());
+        shared.fleet.link_waiting(Instant::now());
         let (begin, place) = match resume(&shared, &request.resume_after)? {
             Ok(place) => (Begin::Resumed, place),
             Err(reason) => (Begin::Snapshot(reason), feed.start()),
         };
         let class =
             feed.class(Wanted { filter, mask }).map_err(|error| invalid::exhausted(error.to_string(), RETRY))?;
-        let (changes, mut bookmarks) = (feed.changes(), shared.bookmarks.clone());
         // The counts of the last bookmark are old news; the first one sent is the next one made.
         bookmarks.mark_unchanged();
         Ok(Self { shared, class, interval, begin, place, out, changes, bookmarks })

@@ -1,5 +1,6 @@
 //! The stream of frames that the transport pulls: each is computed when the wire takes it, so nothing can pile up.
 
+use super::books::Handing;
 use super::handed::Handed;
 use crate::ledger::same_holds;
 use crate::roster::Roster;
@@ -58,11 +59,18 @@ pub struct Frames {
     more: bool,
     ended: bool,
     pulse: Pulse,
+    handing: Handing,
 }
 
 impl Frames {
     /// Starts with a snapshot of what is true now. Ends with a goodbye when `stopping` is cancelled.
-    pub fn new(mut handed: Handed, sources: Sources, pulse: Pulse, stopping: CancellationToken) -> Self {
+    pub fn new(
+        mut handed: Handed,
+        sources: Sources,
+        pulse: Pulse,
+        handing: Handing,
+        stopping: CancellationToken,
+    ) -> Self {
         let rounds_changed = WatchStream::from_changes(sources.rounds.clone());
         let roster_changed = WatchStream::from_changes(sources.roster.clone());
         let hive_changed = WatchStream::from_changes(sources.hive.clone());
@@ -80,7 +88,22 @@ impl Frames {
             more: false,
             ended: false,
             pulse,
+            handing,
         }
+    }
+
+    /// The next frame, if there is one to be had now.
+    fn next_frame(&mut self, cx: &mut Context<'_>) -> Option<PushTelemetryRequest> {
+        if let Some(chunk) = self.snapshot.pop_front() {
+            return Some(chunk);
+        }
+        if self.stopped.as_mut().poll(cx).is_ready() {
+            return Some(self.goodbye());
+        }
+        let sampled = drain(&mut self.rounds_changed, cx);
+        let changed = drain(&mut self.roster_changed, cx);
+        let granted = drain(&mut self.hive_changed, cx) && self.urgent();
+        (sampled || changed || granted || self.more).then(|| self.compute(sampled))
     }
 
     fn compute(&mut self, sampled: bool) -> PushTelemetryRequest {
@@ -116,19 +139,13 @@ impl Stream for Frames {
         if this.ended {
             return Poll::Ready(None);
         }
-        if let Some(chunk) = this.snapshot.pop_front() {
-            return Poll::Ready(Some(chunk));
+        match this.next_frame(cx) {
+            Some(frame) => {
+                this.handing.count();
+                Poll::Ready(Some(frame))
+            }
+            None => Poll::Pending,
         }
-        if this.stopped.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(this.goodbye()));
-        }
-        let sampled = drain(&mut this.rounds_changed, cx);
-        let changed = drain(&mut this.roster_changed, cx);
-        let granted = drain(&mut this.hive_changed, cx) && this.urgent();
-        if sampled || changed || granted || this.more {
-            return Poll::Ready(Some(this.compute(sampled)));
-        }
-        Poll::Pending
     }
 }
 

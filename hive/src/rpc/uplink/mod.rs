@@ -1,19 +1,24 @@
 //! Rounds to one queen: registers, pushes frames for ever, dials again when that ends. Keeps no backlog: what a queen
 //! missed is computed anew against what it was last handed.
 
+mod books;
 mod frames;
 mod handed;
 #[cfg(test)]
 mod tests;
 
+pub use books::{Account, Books};
 pub use frames::Sources;
 
+use books::OpenAccount;
 use common::link::{Access, Channel, LinkError};
 use common::{Backoff, from_duration};
 use frames::{Frames, Pulse};
 use handed::Handed;
+use proto::PushTelemetryResponse;
 use proto::hive_service_client::HiveServiceClient;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -106,13 +111,19 @@ pub struct Uplink {
     state: watch::Sender<LinkState>,
     opened: watch::Sender<Option<Session>>,
     window: Option<(Duration, Duration)>,
+    books: Option<Arc<Books>>,
 }
 
 impl Uplink {
     /// To the queen at `url`. Nothing is dialled before [`Uplink::run`].
     pub fn new(url: String, access: Access, journal_id: String, sources: Sources) -> Self {
         let state = watch::Sender::new(LinkState { url: url.clone(), connected: false, error: None });
-        Self { url, access, journal_id, sources, state, opened: watch::Sender::default(), window: None }
+        Self { url, access, journal_id, sources, state, opened: watch::Sender::default(), window: None, books: None }
+    }
+
+    /// Keeps the books of its sessions there.
+    pub fn counted(self, books: Arc<Books>) -> Self {
+        Self { books: Some(books), ..self }
     }
 
     /// How the link stands, now and later.
@@ -173,30 +184,36 @@ impl Uplink {
         let name = session.session.clone();
         self.opened.send_replace(Some(Session { name, window: self.window }));
         let pulse = Pulse::new();
+        let mut account = OpenAccount::new(self.books.clone(), &session.session);
         let handed = Handed::new(session.session, opened, hive);
-        let frames = Frames::new(handed, self.sources.clone(), pulse.clone(), stopping.clone());
+        let frames = Frames::new(handed, self.sources.clone(), pulse.clone(), account.handing(), stopping.clone());
         backoff.reset();
         self.state.send_replace(LinkState { url: self.url.clone(), connected: true, error: None });
         info!(queen = %self.url, epoch = session.epoch, "reporting");
-        self.push(client, frames, &pulse, stopping).await
+        let summary = self.push(client, frames, &pulse, stopping).await?;
+        if let Some(summary) = summary {
+            account.sum_up(summary);
+            return if stopping.is_cancelled() { Ok(()) } else { Err(SessionError::Ended) };
+        }
+        Ok(())
     }
 
+    /// Pushes until the session is over; answers the queen's summary, if there was one.
     async fn push(
         &self,
         mut client: HiveServiceClient<Channel>,
         frames: Frames,
         pulse: &Pulse,
         stopping: &CancellationToken,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Option<PushTelemetryResponse>, SessionError> {
         let answer = client.push_telemetry(frames);
         tokio::select! {
             answer = answer => match answer {
-                Ok(_) if stopping.is_cancelled() => Ok(()),
-                Ok(_) => Err(SessionError::Ended),
+                Ok(summary) => Ok(Some(summary.into_inner())),
                 Err(status) => Err(SessionError::refused(&self.url, "PushTelemetry", status)),
             },
             () = self.stalled(pulse) => Err(SessionError::Stalled),
-            () = farewell(stopping) => Ok(()),
+            () = farewell(stopping) => Ok(None),
         }
     }
 

@@ -11,13 +11,16 @@ mod model;
 mod page;
 mod shelf;
 mod sizes;
+mod telling;
 mod wanted;
+mod watched;
 
 pub use class::Class;
 pub use classes::TooManyClasses;
 pub use list::Key;
 pub use page::{Place, Read};
 pub use sizes::{Sizes, Told};
+pub use telling::{News, Telling};
 pub use wanted::Wanted;
 
 use super::filter;
@@ -30,6 +33,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use watched::Watched;
 
 /// A removal is remembered for this long. Who missed it after that starts over with a snapshot.
 const TOMBSTONE_AGE: Duration = Duration::from_secs(600);
@@ -79,7 +83,7 @@ impl Subject {
 struct Object {
     subject: Subject,
     /// As it stands in an update; a removal once `gone`.
-    bytes: Bytes,
+    bytes: Telling,
     gone: bool,
     /// The revision at which the name appeared: a cursor before it cannot have seen it.
     created: u64,
@@ -94,7 +98,7 @@ struct Inner {
     revision: u64,
     beat: u64,
     objects: Ordered<Object>,
-    beats: Ordered<(Arc<str>, Bytes)>,
+    beats: Ordered<(Arc<str>, Telling)>,
     gone: HashMap<String, Key>,
     tombstones: VecDeque<(Key, u64, Instant)>,
     /// The newest revision of a removal that has been forgotten.
@@ -102,6 +106,11 @@ struct Inner {
 }
 
 impl Inner {
+    fn begin(&mut self, revision: u64, subject: Subject, bytes: Telling) -> Key {
+        let object = Object { subject, bytes, gone: false, created: revision, refiltered: revision, prior: 0 };
+        self.objects.push(revision, object)
+    }
+
     fn forget(&mut self, now: Instant) {
         let room = TOMBSTONES_MIN.max(self.objects.len() - self.gone.len());
         while let Some((key, revision, at)) = self.tombstones.front().copied() {
@@ -127,6 +136,7 @@ pub struct Feed {
     classes: Mutex<Vec<Weak<Class>>>,
     max_classes: usize,
     changed: watch::Sender<u64>,
+    watched: Watched,
     told: Told,
 }
 
@@ -135,7 +145,8 @@ impl Feed {
     /// different filters and masks are watched at once.
     pub fn new(instance: String, max_classes: usize) -> Self {
         let (inner, shelf, classes) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { instance, inner, shelf, classes, max_classes, changed: watch::Sender::new(0), told: Told::default() }
+        let (watched, told) = (Watched::default(), Told::default());
+        Self { instance, inner, shelf, classes, max_classes, changed: watch::Sender::new(0), watched, told }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -167,7 +178,7 @@ impl Feed {
     pub fn write(&self, now: Instant) -> Writer<'_> {
         let inner = self.lock();
         let before = inner.revision + inner.beat;
-        Writer { inner, changed: &self.changed, now, before }
+        Writer { inner, changed: &self.changed, now, before, passed_over: 0 }
     }
 
     /// Forgets removals that are too old.
@@ -182,27 +193,65 @@ pub struct Writer<'a> {
     changed: &'a watch::Sender<u64>,
     now: Instant,
     before: u64,
+    passed_over: u32,
 }
 
 impl Writer<'_> {
+    /// What is put next had so many states that were not linked. Every state has a revision, so that who resumes can be
+    /// told how many he was not shown.
+    pub fn pass_over(&mut self, states: u32) {
+        self.passed_over = states;
+    }
+
     /// Links an object at the next revision, as new where `key` is `None`. `refiltered`: spec or state changed.
     pub fn put(&mut self, key: Option<Key>, subject: Subject, bytes: Bytes, refiltered: bool) -> Key {
-        let inner = &mut *self.inner;
-        inner.revision += 1;
-        let revision = inner.revision;
-        let key = key.or_else(|| if inner.gone.is_empty() { None } else { inner.gone.remove(&subject.name()) });
-        let prior = key.and_then(|key| inner.objects.number(key)).unwrap_or(0);
-        let known = key.and_then(|key| Some((key, inner.objects.get_mut(key)?)));
-        if let Some((key, object)) = known {
-            if refiltered || object.gone {
-                object.refiltered = revision;
+        match self.advance(key, || subject.name(), refiltered) {
+            Ok((key, object)) => {
+                (object.subject, object.bytes) = (subject, bytes.into());
+                key
             }
-            (object.subject, object.bytes, object.gone, object.prior) = (subject, bytes, false, prior);
-            inner.objects.advance(key, revision);
-            return key;
+            Err(revision) => self.inner.begin(revision, subject, bytes.into()),
         }
-        let object = Object { subject, bytes, gone: false, created: revision, refiltered: revision, prior: 0 };
-        inner.objects.push(revision, object)
+    }
+
+    /// The same for a worker, in the room that it has already.
+    pub fn put_worker(&mut self, key: Option<Key>, news: &News<'_>) -> Key {
+        let subject = || Subject::Worker { spec: Arc::clone(news.spec), state: news.state };
+        match self.advance(key, || subject().name(), news.refiltered) {
+            Ok((key, object)) => {
+                if news.refiltered {
+                    object.subject = subject();
+                }
+                object.bytes.renew(news);
+                key
+            }
+            Err(revision) => self.inner.begin(revision, subject(), Telling::worker(news)),
+        }
+    }
+
+    /// Takes the next revision and moves an object there; `Err` with the revision when there is none under this key or
+    /// name.
+    fn advance(
+        &mut self,
+        key: Option<Key>,
+        name: impl FnOnce() -> String,
+        refiltered: bool,
+    ) -> Result<(Key, &mut Object), u64> {
+        let passed_over = u64::from(std::mem::take(&mut self.passed_over));
+        let inner = &mut *self.inner;
+        inner.revision += passed_over + 1;
+        let revision = inner.revision;
+        let key = key.or_else(|| if inner.gone.is_empty() { None } else { inner.gone.remove(&name()) });
+        let Some((key, prior)) = key.and_then(|key| Some((key, inner.objects.number(key)?))) else {
+            return Err(revision);
+        };
+        inner.objects.advance(key, revision);
+        let Some(object) = inner.objects.get_mut(key) else { return Err(revision) };
+        if refiltered || object.gone {
+            object.refiltered = revision;
+        }
+        (object.gone, object.prior) = (false, if passed_over > 0 { revision - 1 } else { prior });
+        Ok((key, object))
     }
 
     /// Links the removal of an object.
@@ -211,7 +260,7 @@ impl Writer<'_> {
         let prior = inner.objects.number(key).unwrap_or(0);
         let Some(object) = inner.objects.get_mut(key).filter(|object| !object.gone) else { return };
         inner.revision += 1;
-        (object.bytes, object.gone, object.prior) = (object.subject.removal(), true, prior);
+        (object.bytes, object.gone, object.prior) = (object.subject.removal().into(), true, prior);
         inner.gone.insert(object.subject.name(), key);
         inner.objects.advance(key, inner.revision);
         inner.tombstones.push_back((key, inner.revision, self.now));
@@ -224,16 +273,16 @@ impl Writer<'_> {
     }
 
     /// Notes that a hive was heard from.
-    pub fn beat(&mut self, key: Option<Key>, hive: &Arc<str>, bytes: Bytes) -> Key {
+    pub fn beat(&mut self, key: Option<Key>, hive: &Arc<str>, told: impl Into<Telling>) -> Key {
         let inner = &mut *self.inner;
         inner.beat += 1;
         match key.and_then(|key| Some((key, inner.beats.get_mut(key)?))) {
             Some((key, value)) => {
-                value.1 = bytes;
+                value.1 = told.into();
                 inner.beats.advance(key, inner.beat);
                 key
             }
-            None => inner.beats.push(inner.beat, (Arc::clone(hive), bytes)),
+            None => inner.beats.push(inner.beat, (Arc::clone(hive), told.into())),
         }
     }
 

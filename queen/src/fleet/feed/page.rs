@@ -294,7 +294,7 @@ impl super::Object {
         // It can only hold what was there at its cursor, and that matched then: now, or before the last change of
         // what filters look at.
         let may_hold = self.created <= cursor && (matches || self.refiltered > cursor);
-        may_hold.then(|| if self.gone { self.bytes.clone() } else { self.subject.removal() })
+        may_hold.then(|| if self.gone { Bytes::clone(&self.bytes) } else { self.subject.removal() })
     }
 }
 

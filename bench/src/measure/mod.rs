@@ -1,0 +1,60 @@
+//! What is measured. Peers take turns, so that what else this machine does falls on all of them.
+
+pub mod bytes;
+pub mod fanout;
+pub mod ingest;
+pub mod latency;
+pub mod scale;
+
+use crate::Pace;
+use crate::child::Server;
+use crate::drive::{Counts, Peer, Shape, start};
+use crate::table::median;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Before a window begins: connections, snapshots, buffers that find their size.
+const WARM_UP: Duration = Duration::from_millis(1_500);
+
+/// One window: the server's CPU time, and what was done.
+struct Window {
+    cpu_ns: f64,
+    pushed: f64,
+    delivered: f64,
+}
+
+async fn window(server: &Server, counts: &Arc<Counts>, length: Duration) -> Window {
+    let read = || {
+        let pushed = counts.pushed.load(Ordering::Relaxed);
+        (server.cpu(), pushed, counts.delivered.load(Ordering::Relaxed))
+    };
+    let before = read();
+    tokio::time::sleep(length).await;
+    let after = read();
+    Window {
+        cpu_ns: (after.0 - before.0).as_nanos() as f64,
+        pushed: (after.1 - before.1) as f64,
+        delivered: (after.2 - before.2) as f64,
+    }
+}
+
+/// Measures every peer in turn, as often as asked; answers the medians. A peer that is not installed is left out.
+async fn medians(pace: Pace, peers: &[Peer], shape: Shape, cost: impl Fn(&Window) -> f64) -> Vec<(Peer, f64)> {
+    let mut costs: Vec<(Peer, Vec<f64>)> = peers.iter().map(|peer| (*peer, Vec::new())).collect();
+    for run in 0..pace.runs {
+        for (peer, costs) in &mut costs {
+            let Some(server) = peer.start() else { continue };
+            let running = start(*peer, &server.address, shape, false).await;
+            tokio::time::sleep(WARM_UP).await;
+            let window = window(&server, &running.counts, pace.window).await;
+            eprintln!("  run {run} {}: {:.1}", peer.name(), cost(&window));
+            costs.push(cost(&window));
+        }
+    }
+    costs.into_iter().filter(|(_, costs)| !costs.is_empty()).map(|(peer, costs)| (peer, median(costs))).collect()
+}
+
+fn of(medians: &[(Peer, f64)], wanted: Peer) -> f64 {
+    medians.iter().find(|(peer, _)| *peer == wanted).map_or(f64::NAN, |(_, value)| *value)
+}

@@ -1,0 +1,125 @@
+//! A whole fleet at once: hives with the real uplink, one connection each, in a process of their own; then the queen is
+//! killed and must have all of them again. And what it answers meanwhile.
+
+use crate::Pace;
+use crate::child::Server;
+use crate::table::{Table, median};
+use cli::simulate::{Course, Plan, Target, simulate as run_fleet};
+use common::link::Access;
+use proto::scheduler_service_client::SchedulerServiceClient;
+use proto::{FindIdleWorkersRequest, FindOptions, FindWorkersWithModelRequest};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+const WORKERS: u32 = 10;
+/// How long all may take to be there.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The most that the queen may take, in bytes.
+const MEMORY: f64 = 768.0 * 1024.0 * 1024.0;
+
+/// The child that simulates: `URL HIVES`.
+pub async fn simulate(words: &[String]) {
+    let [url, hives] = words else { panic!("simulate URL HIVES") };
+    let access = Access::default();
+    let channel = access.connect(url, |endpoint| endpoint).await.expect("a queen");
+    let target = Target { url: url.clone(), access, channel };
+    let plan = Plan {
+        hives: hives.parse().expect("a number"),
+        workers: WORKERS,
+        rate: Duration::from_secs(1),
+        changed: 1.0,
+        churn: 0.0,
+        kill: 0.0,
+        stall: 0.0,
+        seed: 1,
+        prefix: "sim".into(),
+    };
+    let course = Course { report: Duration::from_secs(3), duration: None, watch: false };
+    // What it prints is for people; the parent ends it by a signal.
+    let _ended = run_fleet(plan, target, course, CancellationToken::new()).await;
+}
+
+struct Simulated(Child);
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+pub async fn run(pace: Pace, table: &mut Table) {
+    let mut server = Server::start("ours");
+    let (address, hives) = (server.address.clone(), pace.hives);
+    let program = std::env::current_exe().expect("this program");
+    let mut command = Command::new(program);
+    command.args(["simulate", &format!("http://{address}"), &hives.to_string()]);
+    let fleet =
+        Simulated(command.stdin(Stdio::null()).stdout(Stdio::from(std::io::stderr())).spawn().expect("a fleet"));
+    let what = |what: &str| format!("{hives} hives × {WORKERS} workers at 1 Hz, all fields: {what}");
+    let took = registered(&address, hives).await;
+    table.ours(&what("until all are registered"), took.as_secs_f64(), "s", None, false);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (before, begun) = (server.cpu(), Instant::now());
+    let theirs = crate::child::cpu_of(fleet.0.id());
+    tokio::time::sleep(pace.window.max(Duration::from_secs(5)) * 2).await;
+    let cores = |spent: Duration| spent.as_secs_f64() / begun.elapsed().as_secs_f64();
+    table.ours(&what("the queen's CPU"), cores(server.cpu() - before), "cores", Some(1.0), false);
+    table.ours(&what("the simulator's CPU"), cores(crate::child::cpu_of(fleet.0.id()) - theirs), "cores", None, false);
+    table.ours(&what("the queen's memory"), server.memory() as f64, "bytes", Some(MEMORY), false);
+    queries(&address, table, &what).await;
+    server.kill();
+    let mut again = Server::start_at("ours", &address);
+    let took = registered(&address, hives).await;
+    table.ours(&what("until all are back after the queen was killed"), took.as_secs_f64(), "s", None, false);
+    again.kill();
+}
+
+async fn channel(address: &str) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    loop {
+        if let Ok(channel) = endpoint.connect().await {
+            return channel;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the queen says that so many hives are live.
+async fn registered(address: &str, hives: u32) -> Duration {
+    let begun = Instant::now();
+    let mut client = SchedulerServiceClient::new(channel(address).await);
+    loop {
+        let request = FindIdleWorkersRequest { options: few(1), ..FindIdleWorkersRequest::default() };
+        let coverage = client.find_idle_workers(request).await.ok().and_then(|answer| answer.into_inner().coverage);
+        if coverage.is_some_and(|coverage| coverage.hives_live >= hives) {
+            return begun.elapsed();
+        }
+        assert!(begun.elapsed() < PATIENCE, "not all hives are registered after {PATIENCE:?}: {coverage:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn few(limit: u32) -> Option<FindOptions> {
+    Some(FindOptions { limit, ..FindOptions::default() })
+}
+
+async fn queries(address: &str, table: &mut Table, what: &impl Fn(&str) -> String) {
+    let mut client = SchedulerServiceClient::new(channel(address).await).max_decoding_message_size(64 << 20);
+    let (mut idle, mut model) = (Vec::new(), Vec::new());
+    for _ in 0..21 {
+        let begun = Instant::now();
+        let request = FindIdleWorkersRequest { options: few(10), ..FindIdleWorkersRequest::default() };
+        client.find_idle_workers(request).await.expect("an answer");
+        idle.push(begun.elapsed().as_secs_f64() * 1_000.0);
+        let begun = Instant::now();
+        let request =
+            FindWorkersWithModelRequest { model: "gemma-2-27b-it".into(), options: few(10), ..Default::default() };
+        client.find_workers_with_model(request).await.expect("an answer");
+        model.push(begun.elapsed().as_secs_f64() * 1_000.0);
+    }
+    table.ours(&what("ten idle workers, asked over gRPC"), median(idle), "ms", None, false);
+    table.ours(&what("ten workers with a model, asked over gRPC"), median(model), "ms", None, false);
+}

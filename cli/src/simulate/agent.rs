@@ -1,0 +1,95 @@
+//! One simulated hive: the machine is made up, the uplink is the real one.
+
+use super::Target;
+use super::board::Board;
+use super::machine::{Happening, Machine};
+use super::plan::Plan;
+use hive::rpc::uplink::{Sources, Uplink};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// How long a machine that was cut off takes to boot.
+const BOOTING: Duration = Duration::from_secs(2);
+
+/// Why a life of a hive ended.
+#[derive(PartialEq, Eq)]
+enum End {
+    Stopped,
+    Killed,
+}
+
+/// Lives, again and again, until stopped.
+pub async fn run(plan: Arc<Plan>, index: u32, target: Target, board: Arc<Board>, stopping: CancellationToken) {
+    let waited = tokio::select! {
+        () = sleep(plan.begins(index)) => true,
+        () = stopping.cancelled() => false,
+    };
+    let mut machine = Machine::new(&plan, index, SystemTime::now());
+    while waited && !stopping.is_cancelled() {
+        if live(&plan, index, &target, &board, &mut machine, &stopping).await == End::Stopped {
+            return;
+        }
+        tokio::select! {
+            () = sleep(BOOTING) => {}
+            () = stopping.cancelled() => return,
+        }
+        machine.boot(&plan, SystemTime::now());
+    }
+}
+
+async fn live(
+    plan: &Plan,
+    index: u32,
+    target: &Target,
+    board: &Board,
+    machine: &mut Machine,
+    stopping: &CancellationToken,
+) -> End {
+    let roster = watch::Sender::new(machine.roster());
+    let rounds = watch::Sender::new(machine.round(Instant::now(), SystemTime::now()));
+    let record = watch::Sender::new(Arc::new(machine.told().clone()));
+    board.has(index, machine.workers());
+    let sources = Sources { roster: roster.subscribe(), rounds: rounds.subscribe(), hive: record.subscribe() };
+    let uplink = Uplink::new(target.url.clone(), target.access.clone(), format!("journal-{index}"), sources);
+    let uplink = uplink.counted(Arc::clone(&board.books));
+    board.linked(index, uplink.state());
+    let uplink = tokio::spawn(uplink.run(stopping.clone()));
+
+    let mut ticks = interval_at(tokio::time::Instant::now() + plan.rate, plan.rate);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => {
+                // It says goodbye and waits for the queen's summary; a panic in it would be a session without books.
+                let _ended = uplink.await;
+                return End::Stopped;
+            }
+            _ = ticks.tick() => {}
+        }
+        let happened = machine.advance(plan, board.is_calm(), SystemTime::now());
+        match happened {
+            Happening::Stalled => continue,
+            Happening::Killed => {
+                uplink.abort();
+                let _cut = uplink.await;
+                return End::Killed;
+            }
+            Happening::Roster => {
+                roster.send_replace(machine.roster());
+                board.has(index, machine.workers());
+            }
+            Happening::Nothing => {}
+        }
+        record.send_if_modified(|told| {
+            let news = **told != *machine.told();
+            if news {
+                *told = Arc::new(machine.told().clone());
+            }
+            news
+        });
+        rounds.send_replace(machine.round(Instant::now(), SystemTime::now()));
+    }
+}

@@ -1,0 +1,330 @@
+//! Columns straight off the wire, in room that is used again: a steady stream allocates nothing. Reading checks
+//! everything and changes nothing; then each worker takes its differences.
+
+use super::fields::{self, FIELDS, NAMES};
+use super::{ColumnError, Quanta};
+use crate::wire::{self, Unusual};
+use proto::ProcessStats;
+
+/// `Columns.slot_gaps`; the fields follow in their order.
+const SLOT_GAPS: u32 = 1;
+const FIRST: u32 = 2;
+/// `Column.present` and `Column.deltas`.
+const PRESENT: u32 = 1;
+const DELTAS: u32 = 2;
+
+/// Fields that say since when a worker has been idle: activity and idle_since.
+const IDLENESS: u32 = 1 << 10 | 1 << 12;
+
+/// Why columns cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// They are not written as every encoder writes them: to be decoded in the usual way.
+    #[error(transparent)]
+    Unusual(#[from] Unusual),
+    /// They do not fit.
+    #[error(transparent)]
+    Column(#[from] ColumnError),
+}
+
+/// One column: which field, where its values lie, and which come next.
+#[derive(Debug, Clone, Copy)]
+struct Packed {
+    field: usize,
+    /// Values are below this.
+    limit: i64,
+    bits: (usize, usize),
+    next: usize,
+    end: usize,
+}
+
+/// Room for the columns of one batch.
+#[derive(Debug, Default)]
+pub struct Room {
+    slots: Vec<u32>,
+    deltas: Vec<i64>,
+    bits: Vec<u8>,
+    columns: Vec<Packed>,
+}
+
+/// What a worker's differences did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Some number is another one now.
+    pub changed: bool,
+    /// Whether it is idle, or since when, is among them.
+    pub idleness: bool,
+    /// Numbers that were dropped because they cannot be true; those fields are absent now.
+    pub dropped: u64,
+}
+
+impl Step {
+    #[inline]
+    fn write(&mut self, field: usize, value: Option<i64>, stats: &mut ProcessStats) {
+        fields::write_one(field, value, stats);
+        self.changed = true;
+        self.idleness |= IDLENESS >> field & 1 == 1;
+    }
+}
+
+impl Room {
+    /// Forgets what was read.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+        self.deltas.clear();
+        self.bits.clear();
+        self.columns.clear();
+    }
+
+    /// Reads a `Columns` message.
+    ///
+    /// # Errors
+    /// When it cannot be read, or its columns do not fit one another. Nothing can be taken then.
+    pub fn read(&mut self, message: &[u8]) -> Result<(), ReadError> {
+        self.clear();
+        let mut seen = 0u64;
+        for field in wire::fields(message) {
+            let (number, value) = field?;
+            // What is there twice is to be merged, which is not done here.
+            let bit = 1u64.checked_shl(number).unwrap_or(0);
+            if seen & bit != 0 {
+                return Err(Unusual.into());
+            }
+            seen |= bit;
+            match number {
+                SLOT_GAPS => self.read_slots(value.bytes()?)?,
+                FIRST.. if (number - FIRST) < FIELDS as u32 => {
+                    self.read_column((number - FIRST) as usize, value.bytes()?)?;
+                }
+                _ => {}
+            }
+        }
+        self.check().map_err(ReadError::Column)
+    }
+
+    fn read_slots(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
+        let (slots, mut last, mut ordered) = (&mut self.slots, 0u32, true);
+        wire::packed(bytes, |gap| {
+            let gap = gap as u32;
+            ordered &= slots.is_empty() || gap > 0;
+            let next = last.checked_add(gap);
+            ordered &= next.is_some();
+            last = next.unwrap_or(last);
+            slots.push(last);
+        })?;
+        if ordered { Ok(()) } else { Err(ColumnError::Order.into()) }
+    }
+
+    fn read_column(&mut self, field: usize, message: &[u8]) -> Result<(), Unusual> {
+        let (mut present, mut packed) = (None, None);
+        for part in wire::fields(message) {
+            let (number, value) = part?;
+            let twice = match number {
+                PRESENT => present.replace(value.bytes()?).is_some(),
+                DELTAS => packed.replace(value.bytes()?).is_some(),
+                _ => false,
+            };
+            if twice {
+                return Err(Unusual);
+            }
+        }
+        let (bits, next) = (self.bits.len(), self.deltas.len());
+        self.bits.extend_from_slice(present.unwrap_or_default());
+        let deltas = &mut self.deltas;
+        wire::packed(packed.unwrap_or_default(), |zigzag| deltas.push(wire::signed(zigzag)))?;
+        let limit = fields::limit(field);
+        self.columns.push(Packed { field, limit, bits: (bits, self.bits.len()), next, end: self.deltas.len() });
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ColumnError> {
+        let rows = self.slots.len();
+        for column in &self.columns {
+            let bits = &self.bits[column.bits.0..column.bits.1];
+            let values = column.end - column.next;
+            // An all-absent column has bits but no values; an empty bitmap means that every worker has one.
+            let expected = if bits.is_empty() { rows } else { ones(bits, rows) };
+            if values != expected || bits.len() > rows.div_ceil(8) {
+                return Err(ColumnError::Length(NAMES[column.field], values, rows));
+            }
+        }
+        Ok(())
+    }
+
+    /// The workers that changed, ascending.
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+
+    /// Gives the next worker its differences: to be called once for each, in the order of [`Room::slots`].
+    #[inline]
+    pub fn step(&mut self, row: usize, quanta: &mut Quanta, stats: &mut ProcessStats) -> Step {
+        let mut step = Step::default();
+        for column in &mut self.columns {
+            let (field, bit) = (column.field, 1u32 << column.field);
+            let Some(at) = column.take(&self.bits, row) else {
+                if quanta.present & bit != 0 {
+                    quanta.set(field, None);
+                    step.write(field, None, stats);
+                }
+                continue;
+            };
+            let delta = self.deltas.get(at).copied().unwrap_or(0);
+            if delta == 0 && quanta.present & bit != 0 {
+                continue;
+            }
+            let value = quanta.values[field].checked_add(delta);
+            let believed = value.filter(|value| (0..column.limit).contains(value));
+            step.dropped += u64::from(believed.is_none());
+            if believed.is_some() || quanta.present & bit != 0 {
+                quanta.set(field, believed);
+                step.write(field, believed, stats);
+            }
+        }
+        step
+    }
+
+    /// Passes the next worker over.
+    pub fn skip(&mut self, row: usize) {
+        for column in &mut self.columns {
+            column.take(&self.bits, row);
+        }
+    }
+}
+
+impl Packed {
+    /// Where the value of a worker lies, if it has one. To be asked for one worker after the other.
+    #[inline]
+    fn take(&mut self, bits: &[u8], row: usize) -> Option<usize> {
+        let (from, to) = self.bits;
+        if from == to {
+            return Some(self.next + row);
+        }
+        let has = bits[from..to].get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
+        let at = self.next;
+        self.next += usize::from(has);
+        has.then_some(at)
+    }
+}
+
+/// How many of the first `count` bits are set.
+fn ones(bits: &[u8], count: usize) -> usize {
+    let (whole, rest) = (count / 8, count % 8);
+    let full: u32 = bits.iter().take(whole).map(|byte| byte.count_ones()).sum();
+    let part = bits.get(whole).map_or(0, |byte| (byte & ((1u8 << rest) - 1)).count_ones());
+    (full + part) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::{Change, Unpacked, decode, encode};
+    use prost::Message;
+    use proto::{Column, Columns};
+
+    /// Steps from the states that `held` knows, as `decode` answers it.
+    fn through(message: &[u8], held: impl Fn(u32) -> Quanta) -> Result<Unpacked, ReadError> {
+        let mut room = Room::default();
+        room.read(message)?;
+        let mut unpacked = Unpacked::default();
+        for (row, slot) in room.slots().to_vec().into_iter().enumerate() {
+            let (mut quanta, mut stats) = (held(slot), ProcessStats::default());
+            quanta.write(&mut stats);
+            unpacked.dropped += room.step(row, &mut quanta, &mut stats).dropped;
+            assert_eq!(Quanta::of(&stats), quanta, "the row says what the quanta say");
+            unpacked.rows.push((slot, quanta));
+        }
+        Ok(unpacked)
+    }
+
+    fn quanta(seed: u64) -> Quanta {
+        let mut quanta = Quanta::default();
+        for field in 0..FIELDS {
+            let bits = (seed ^ field as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            quanta.set(field, (bits & 3 != 0).then_some((bits as i64 >> 4) % 60_000 + 1));
+        }
+        quanta
+    }
+
+    #[test]
+    fn what_is_read_off_the_wire_is_what_the_message_says() {
+        for count in [0, 1, 7, 8, 9, 100] {
+            let change = |slot: u32| Change {
+                slot: slot * 3,
+                before: quanta(u64::from(slot)),
+                after: if slot.is_multiple_of(5) { Quanta::default() } else { quanta(u64::from(slot) << 20) },
+            };
+            let changes: Vec<Change> = (1..=count).map(change).collect();
+            let mut columns = encode(&changes).unwrap_or_default();
+            let message = columns.encode_to_vec();
+            let held = |slot: u32| quanta(u64::from(slot / 3));
+            let expected = decode(&mut columns, |slot| Some(held(slot))).unwrap();
+            assert_eq!(through(&message, held).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_are_refused_in_the_same_words() {
+        let with = |slot_gaps: Vec<u32>, present: Vec<u8>, deltas: Vec<i64>| Columns {
+            slot_gaps,
+            cpu_pct: Some(Column { present, deltas }),
+            ..Columns::default()
+        };
+        let wrong = [
+            with(vec![1, 0], vec![], vec![1, 1]),
+            with(vec![u32::MAX, 1], vec![], vec![1, 1]),
+            with(vec![1], vec![], vec![]),
+            with(vec![1], vec![1, 0], vec![1]),
+            with(vec![1, 1], vec![1], vec![1, 1]),
+            with(vec![], vec![], vec![1]),
+        ];
+        for mut columns in wrong {
+            let ours = through(&columns.encode_to_vec(), |_| Quanta::default());
+            let theirs = decode(&mut columns, |_| Some(Quanta::default()));
+            assert_eq!(ours, theirs.map_err(ReadError::Column));
+        }
+    }
+
+    #[test]
+    fn b2_numbers_that_cannot_be_true_are_dropped_and_counted() {
+        let column = |deltas| Some(Column { present: vec![], deltas });
+        for delta in [-5, i64::MAX, i64::MIN, 1 << 60] {
+            let mut columns = Columns { slot_gaps: vec![1], cpu_pct: column(vec![delta]), ..Columns::default() };
+            let ours = through(&columns.encode_to_vec(), |_| quanta(1)).unwrap();
+            assert_eq!(ours, decode(&mut columns, |_| Some(quanta(1))).unwrap(), "{delta}");
+            assert!(delta == -5 || ours.dropped == 1);
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_an_unusual_way_is_left_to_others() {
+        let columns = Columns {
+            slot_gaps: vec![1],
+            cpu_pct: Some(Column { present: vec![], deltas: vec![5] }),
+            ..Columns::default()
+        };
+        let bytes = columns.encode_to_vec();
+        let twice = [bytes.clone(), bytes.clone()].concat();
+        let unpacked = [&[0x08, 1][..], &bytes].concat();
+        for message in [&twice, &unpacked, &bytes[..bytes.len() - 1].to_vec()] {
+            assert_eq!(Room::default().read(message), Err(ReadError::Unusual(Unusual)));
+        }
+    }
+
+    #[test]
+    fn a_worker_that_is_passed_over_keeps_the_others_in_step() {
+        let changes: Vec<Change> =
+            (1..=9).map(|slot| Change { slot, before: Quanta::default(), after: quanta(u64::from(slot)) }).collect();
+        let mut room = Room::default();
+        room.read(&encode(&changes).unwrap().encode_to_vec()).unwrap();
+        for (row, change) in changes.iter().enumerate() {
+            if row % 2 == 0 {
+                room.skip(row);
+                continue;
+            }
+            let (mut held, mut stats) = (Quanta::default(), ProcessStats::default());
+            room.step(row, &mut held, &mut stats);
+            assert_eq!(held, change.after);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What is told of an object: its bytes in an update, made when somebody first reads them. A fleet that nobody watches
+//! encodes nothing, and a worker that changed twice between two looks is encoded once.
+
+use crate::fleet::object;
+use bytes::Bytes;
+use proto::{Freshness, GpuUse, HiveBeat, ProcessStats, WorkerSpec};
+use std::cell::OnceCell;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// News of a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct News<'a> {
+    /// What it is.
+    pub spec: &'a Arc<WorkerSpec>,
+    /// The same on the wire.
+    pub spec_bytes: &'a Bytes,
+    /// Its numbers.
+    pub stats: Option<&'a ProcessStats>,
+    /// A `WorkerState` as it came.
+    pub state: i32,
+    /// How far its numbers may be trusted.
+    pub freshness: Freshness,
+    /// The reservation that holds it.
+    pub held: Option<&'a Arc<str>>,
+    /// Spec or state changed.
+    pub refiltered: bool,
+}
+
+/// A worker as it was when it was linked.
+#[derive(Debug)]
+struct Linked {
+    spec_bytes: Bytes,
+    stats: Option<ProcessStats>,
+    state: i32,
+    freshness: Freshness,
+    held: Option<Arc<str>>,
+}
+
+impl Linked {
+    fn encode(&self) -> Bytes {
+        let held = self.held.as_deref().unwrap_or_default();
+        object::worker(&self.spec_bytes, self.stats.as_ref(), self.state, self.freshness, held)
+    }
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The bytes are there.
+    Made,
+    Worker(Box<Linked>),
+    Beat {
+        hive: Arc<str>,
+        sampled_at: Option<prost_types::Timestamp>,
+        sequence: u64,
+    },
+}
+
+/// The bytes of an object in an update, as soon as they are read.
+#[derive(Debug)]
+pub struct Telling {
+    source: Source,
+    made: OnceCell<Bytes>,
+}
+
+impl From<Bytes> for Telling {
+    fn from(bytes: Bytes) -> Self {
+        Self { source: Source::Made, made: OnceCell::from(bytes) }
+    }
+}
+
+impl Deref for Telling {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        self.made.get_or_init(|| match &self.source {
+            Source::Made => Bytes::new(),
+            Source::Worker(linked) => linked.encode(),
+            Source::Beat { hive, sampled_at, sequence } => {
+                object::beat(&HiveBeat { hive: hive.to_string(), sampled_at: *sampled_at, sequence: *sequence })
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+impl PartialEq<Bytes> for Telling {
+    fn eq(&self, bytes: &Bytes) -> bool {
+        **self == *bytes
+    }
+}
+
+impl Telling {
+    /// Of a worker.
+    pub fn worker(news: &News<'_>) -> Self {
+        let linked = Linked {
+            spec_bytes: news.spec_bytes.clone(),
+            stats: news.stats.cloned(),
+            state: news.state,
+            freshness: news.freshness,
+            held: news.held.cloned(),
+        };
+        Self { source: Source::Worker(Box::new(linked)), made: OnceCell::new() }
+    }
+
+    /// Of a worker again: in the room of the last time.
+    pub fn renew(&mut self, news: &News<'_>) {
+        let Source::Worker(linked) = &mut self.source else {
+            *self = Self::worker(news);
+            return;
+        };
+        self.made.take();
+        if news.refiltered {
+            linked.spec_bytes.clone_from(news.spec_bytes);
+        }
+        (linked.state, linked.freshness) = (news.state, news.freshness);
+        linked.held = news.held.cloned();
+        match (&mut linked.stats, news.stats) {
+            (Some(room), Some(stats)) => copy(room, stats),
+            (room, stats) => *room = stats.cloned(),
+        }
+    }
+
+    /// Of a hive that was heard from.
+    pub fn beat(hive: &Arc<str>, sampled_at: Option<prost_types::Timestamp>, sequence: u64) -> Self {
+        Self { source: Source::Beat { hive: Arc::clone(hive), sampled_at, sequence }, made: OnceCell::new() }
+    }
+}
+
+/// Copies numbers; the names of GPUs only where they are others.
+fn copy(room: &mut ProcessStats, stats: &ProcessStats) {
+    let mut gpus = std::mem::take(&mut room.gpus);
+    let same = |(a, b): (&GpuUse, &GpuUse)| a.uuid == b.uuid;
+    if gpus.len() == stats.gpus.len() && gpus.iter().zip(&stats.gpus).all(same) {
+        for (room, gpu) in gpus.iter_mut().zip(&stats.gpus) {
+            (room.util_pct, room.vram_bytes) = (gpu.util_pct, gpu.vram_bytes);
+        }
+    } else {
+        gpus.clone_from(&stats.gpus);
+    }
+    *room = ProcessStats { gpus, ..*stats };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    fn stats(cpu_pct: f64, gpu: &str) -> ProcessStats {
+        let gpus = vec![GpuUse { uuid: gpu.into(), util_pct: Some(cpu_pct), vram_bytes: None }];
+        ProcessStats { cpu_pct: Some(cpu_pct), gpus, ..ProcessStats::default() }
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_newest_state_however_often_it_changed() {
+        let spec = Arc::new(WorkerSpec { instance: "1".into(), ..WorkerSpec::default() });
+        let spec_bytes = Bytes::from(spec.encode_to_vec());
+        let (first, second, third) = (stats(1.0, "a"), stats(2.0, "a"), stats(3.0, "b"));
+        let (r1, r2): (Arc<str>, Arc<str>) = ("r1".into(), "r2".into());
+        let news = |stats, held| News {
+            spec: &spec,
+            spec_bytes: &spec_bytes,
+            stats,
+            state: 2,
+            freshness: Freshness::Live,
+            held,
+            refiltered: false,
+        };
+        let mut told = Telling::worker(&news(Some(&first), None));
+        let changes = [
+            (Some(&first), None),
+            (Some(&second), Some(&r1)),
+            (Some(&third), Some(&r2)),
+            (None, Some(&r2)),
+            (Some(&first), None),
+        ];
+        for (stats, held) in changes {
+            told.renew(&news(stats, held));
+            let bytes = object::worker(&spec_bytes, stats, 2, Freshness::Live, held.map_or("", AsRef::as_ref));
+            assert_eq!(told, bytes);
+            assert_eq!(told, bytes, "and stay so");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Tells the feed what has changed of a hive. After the index has been told, because this forgets what has changed.
+
+use super::{KnownHive, KnownWorker};
+use crate::fleet::feed::{Feed, News, Subject, Telling};
+use crate::fleet::object;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What of an object waits to be linked.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Its present state.
+    state: bool,
+    /// So many states before that, which were replaced while nobody watched.
+    replaced: u32,
+}
+
+impl Waiting {
+    /// There is a new state.
+    fn add(&mut self) {
+        self.replaced = self.replaced.saturating_add(self.state.into());
+        self.state = true;
+    }
+
+    /// Nothing waits any more. Answers how many states were replaced, if anything waited.
+    fn take(&mut self) -> Option<u32> {
+        let waiting = std::mem::take(self);
+        waiting.state.then_some(waiting.replaced)
+    }
+}
+
+impl KnownWorker {
+    fn news<'a>(&'a self, held: Option<&'a Arc<str>>) -> News<'a> {
+        News {
+            spec: &self.spec,
+            spec_bytes: &self.spec_bytes,
+            stats: self.stats.as_ref(),
+            state: self.state,
+            freshness: self.freshness,
+            held,
+            refiltered: self.refiltered,
+        }
+    }
+}
+
+impl KnownHive {
+    /// Links what changed, and with `beat` that the hive was heard from. Workers are copied here, and encoded when
+    /// somebody reads them; only the hive's own record is made into bytes at once, before the feed is locked.
+    /// While nobody watches, numbers wait. Who is there, and what filters look at, is always linked: a reader with a
+    /// revision must be told that what it has seen is gone, or has left its filter.
+    pub fn link(&mut self, feed: &Feed, now: Instant, beat: bool) {
+        self.unheard |= beat;
+        let stirred = self.note_changes();
+        let waits = self.key.is_some() && self.gone.is_empty() && stirred != Stirred::Shape;
+        if waits && !feed.is_watched() {
+            return;
+        }
+        let beat = std::mem::take(&mut self.unheard);
+        let hive = self.waiting.take().map(|replaced| {
+            self.info.worker_count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX);
+            self.info.freshness = self.freshness.into();
+            (replaced, object::hive(&self.info))
+        });
+        if hive.is_none() && !beat && self.gone.is_empty() && stirred == Stirred::Nothing {
+            return;
+        }
+        let mut writer = feed.write(now);
+        for key in self.gone.drain(..) {
+            writer.remove(key);
+        }
+        if let Some((replaced, bytes)) = hive {
+            let subject = Subject::Hive { id: Arc::clone(&self.name) };
+            writer.pass_over(replaced);
+            self.key = Some(writer.put(self.key, subject, bytes, false));
+        }
+        for worker in self.workers.iter_mut().flatten() {
+            let Some(replaced) = worker.waiting.take() else { continue };
+            writer.pass_over(replaced);
+            worker.key = Some(writer.put_worker(worker.key, &worker.news(self.held.get(&worker.id))));
+            worker.refiltered = false;
+        }
+        if beat {
+            let told = Telling::beat(&self.name, self.sampled_at, self.sequence);
+            self.beat = Some(writer.beat(self.beat, &self.name, told));
+        }
+    }
+
+    /// Counts what changed among what waits; answers what of workers waits.
+    fn note_changes(&mut self) -> Stirred {
+        if std::mem::take(&mut self.dirty) {
+            self.waiting.add();
+        }
+        let mut stirred = Stirred::Nothing;
+        for worker in self.workers.iter_mut().flatten() {
+            if std::mem::take(&mut worker.dirty) {
+                worker.waiting.add();
+            }
+            if worker.waiting.state {
+                let shape = worker.key.is_none() || worker.refiltered;
+                stirred = stirred.max(if shape { Stirred::Shape } else { Stirred::Numbers });
+            }
+        }
+        stirred
+    }
+}
+
+/// What of the workers waits to be linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stirred {
+    Nothing,
+    /// Numbers, freshness, holds.
+    Numbers,
+    /// Somebody is new, or has another spec or state.
+    Shape,
+}
