@@ -157,3 +157,8 @@ fn a_steady_frame_allocates_nothing_while_somebody_watches() {
     });
     assert_eq!(counted.iter().sum::<usize>(), 0);
 }
+
+#[test]
+fn a_steady_frame_allocates_nothing_while_nobody_watches() {
+    assert_eq!(applied(|fleet| fleet.feed().link_when_watched()).iter().sum::<usize>(), 0);
+}

@@ -1,20 +1,18 @@
 //! What the fleet makes of frames and of time.
 
-use super::feed::{Place, Read};
 use super::sample::{SECOND, Session, cpu, fleet, hive, names, one_hive, row};
-use super::{Fleet, Outcome, Refusal};
+use super::{Outcome, Refusal};
 use common::columns::{Change, Quanta, encode};
 use common::{HiveId, WorkerId};
-use prost::Message;
 use proto::push_telemetry_request::Frame;
 use proto::{Activity, Batch, Freshness, ProcessStats, PushTelemetryRequest, RegisterRequest, Snapshot, Worker};
 use std::time::{Duration, Instant};
 
-fn get(fleet: &Fleet, now: Instant, slot: u32) -> Option<Worker> {
+fn get(fleet: &super::Fleet, now: Instant, slot: u32) -> Option<Worker> {
     fleet.worker(now, &HiveId::parse("box").unwrap(), &WorkerId::new("llm", &slot.to_string()).unwrap())
 }
 
-fn freshness(fleet: &Fleet, now: Instant, slot: u32) -> Freshness {
+fn freshness(fleet: &super::Fleet, now: Instant, slot: u32) -> Freshness {
     get(fleet, now, slot).unwrap().freshness()
 }
 
@@ -351,65 +349,4 @@ fn a_silent_hive_is_forgotten_at_once_also_while_removal_is_frozen() {
     assert_eq!(fleet.forget(later, &id), Err(super::Kept::Unknown(id)));
     assert_eq!((names(&fleet, later).len(), fleet.coverage(later).hives_known), (18, 9));
     assert!(!fleet.coverage(now + SECOND * 1_100).removal_frozen, "it lasts for a quarter of an hour");
-}
-
-fn everything(fleet: &Fleet, now: Instant, place: &mut Place) -> Vec<proto::Update> {
-    let mut updates = Vec::new();
-    loop {
-        let Read::Page { message, more, .. } = fleet.feed().read(now, place, None, 1 << 20) else { panic!("behind") };
-        let events = message.into_iter().map(|message| proto::WatchResponse::decode(message).unwrap().event.unwrap());
-        updates.extend(events.map(|event| match event {
-            proto::watch_response::Event::Update(update) => update,
-            other => panic!("{other:?}"),
-        }));
-        if !more {
-            return updates;
-        }
-    }
-}
-
-#[test]
-fn numbers_wait_while_nobody_watches_and_are_told_to_who_begins_to() {
-    let now = Instant::now();
-    let fleet = fleet(now);
-    fleet.feed().link_when_watched();
-    let mut session = one_hive(&fleet, now, vec![cpu(1.0), cpu(2.0)]);
-    let known = fleet.feed().revision();
-    for percent in 3..6 {
-        session.batch(now, Batch { rows: vec![row("box", 2, cpu(f64::from(percent)))], ..Batch::default() }).unwrap();
-    }
-    assert_eq!(fleet.feed().revision(), known, "numbers are linked for nobody");
-    let following = fleet.feed().changes();
-    fleet.link_waiting(now);
-    let mut place = fleet.feed().resume(known).unwrap();
-    let [update] = &everything(&fleet, now, &mut place)[..] else { panic!("one update") };
-    assert_eq!(
-        update.workers.iter().map(|worker| worker.stats.as_ref().unwrap().cpu_pct).collect::<Vec<_>>(),
-        [Some(5.0)]
-    );
-    assert_eq!(update.conflated, 2, "states that were never linked were not shown either");
-    assert_eq!(update.beats.len(), 1);
-    session.batch(now, Batch { rows: vec![row("box", 2, cpu(7.0))], ..Batch::default() }).unwrap();
-    assert_eq!(everything(&fleet, now, &mut place)[0].workers.len(), 1, "and from then on at once");
-    drop(following);
-    fleet.expire(now + SECOND);
-    let before = fleet.feed().revision();
-    session.batch(now + SECOND, Batch { rows: vec![row("box", 2, cpu(8.0))], ..Batch::default() }).unwrap();
-    assert_eq!(fleet.feed().revision(), before, "nobody is left");
-}
-
-#[test]
-fn who_was_seen_by_revision_and_left_while_nobody_watched_is_told_as_gone() {
-    let now = Instant::now();
-    let fleet = fleet(now);
-    fleet.feed().link_when_watched();
-    let mut session = one_hive(&fleet, now, vec![cpu(1.0), cpu(2.0)]);
-    session.batch(now, Batch { rows: vec![row("box", 3, cpu(3.0))], ..Batch::default() }).unwrap();
-    // A list is answered with the revision and all three.
-    let listed = fleet.feed().revision();
-    session.batch(now, Batch { removed_slots: vec![3], ..Batch::default() }).unwrap();
-    let _following = fleet.feed().changes();
-    fleet.link_waiting(now);
-    let mut place = fleet.feed().resume(listed).unwrap();
-    assert_eq!(everything(&fleet, now, &mut place)[0].removed_workers, ["box/llm/3"]);
 }

@@ -113,3 +113,6 @@ enum Stirred {
     /// Somebody is new, or has another spec or state.
     Shape,
 }
+
+#[cfg(test)]
+mod tests;
