@@ -25,7 +25,8 @@ fn size() -> Size {
 
 fn simulate(scene: &Scene, size: &Size) -> Process {
     let mut command = scene.command();
-    let duration = format!("{}s", size.part.as_secs() * 3);
+    // Two parts until the queen has been killed twice, with what it takes to come back; and as much again after that.
+    let duration = format!("{}s", size.part.as_secs() * 5);
     command.args(["simulate", "--hives", &size.hives.to_string(), "--workers", &size.workers.to_string()]);
     command.args([
         "--churn",
@@ -55,7 +56,7 @@ async fn t6_the_books_balance_and_nothing_is_lost_though_hives_and_the_queen_are
         queen.kill();
         queen = scene.queen(&[]).await;
     }
-    let (ended, _) = eventually("the simulation ends", size.part * 3 + SETTLING, || {
+    let (ended, _) = eventually("the simulation ends", size.part * 5 + SETTLING, || {
         let ended = fleet.ended();
         async move { ended }
     })
