@@ -4,10 +4,12 @@ use common::HiveId;
 use common::tunnel::{CONNECTION_WINDOW, Pipe, STREAM_WINDOW};
 use dashmap::{DashMap, Entry};
 use hyper_util::rt::TokioIo;
+use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -31,6 +33,18 @@ pub enum NotAttached {
     /// A newer session of the hive has.
     #[error("superseded: a newer session of this hive has attached")]
     Superseded,
+}
+
+/// Whether a call failed before the hive can have heard of it: its tunnel was left in the same moment.
+pub fn was_not_sent(status: &Status) -> bool {
+    let mut cause = Error::source(status);
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The tunnels that are open.

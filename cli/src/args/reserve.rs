@@ -6,7 +6,8 @@ use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 use std::time::Duration;
 
-/// `rbee reserve`
+/// `rbee reserve`. What goes with one kind of thing only conflicts with the others: clap forgets that an argument is
+/// required where another one excludes it.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("wanted").required(true).args(["worker", "model", "vram"]))]
 pub struct Reserve {
@@ -17,22 +18,22 @@ pub struct Reserve {
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// How the model's name is compared
-    #[arg(long = "match", value_enum, value_name = "HOW", default_value_t = Match::Exact, requires = "model")]
+    #[arg(long = "match", value_enum, value_name = "HOW", default_value_t = Match::Exact, conflicts_with_all = ["worker", "vram"])]
     pub how: Match,
     /// Only an idle one
-    #[arg(long, requires = "model")]
+    #[arg(long, conflicts_with_all = ["worker", "vram"])]
     pub idle: bool,
     /// This much memory on one GPU: 8G, 512M, bytes
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     pub vram: Option<u64>,
     /// Leave this much memory free beside it
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "0", hide_default_value = true, requires = "vram")]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "0", hide_default_value = true, conflicts_with_all = ["worker", "model"])]
     pub headroom: u64,
     /// Only on this GPU
-    #[arg(long, value_name = "UUID", requires = "vram", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "UUID", conflicts_with_all = ["worker", "model"], value_parser = NonEmptyStringValueParser::new())]
     pub gpu: Option<String>,
     /// Which GPU comes first among those with room
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = FitKind::Best, requires = "vram")]
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = FitKind::Best, conflicts_with_all = ["worker", "model"])]
     pub fit: FitKind,
     /// So many of them, all or none
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with = "worker")]

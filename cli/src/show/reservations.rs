@@ -84,7 +84,7 @@ mod tests {
         let reservation = proto::Reservation { id: "r1".into(), key: "k".into(), holds, ..Default::default() };
         let texts: Vec<Vec<String>> =
             rows(&reservation, now).into_iter().map(|row| row.into_iter().map(|cell| cell.text).collect()).collect();
-        assert_eq!(texts[0], ["r1", "box/llm/1", "-", "in 1m14s", "-", "-", "k", "7", "-"]);
+        assert_eq!(texts[0], ["r1", "box/llm/1", "-", "in 1m15s", "-", "-", "k", "7", "-"]);
         assert_eq!(texts[1], ["r1", "box/GPU-1", "8.0G", "with its worker", "-", "-", "k", "0", "llm/9"]);
         assert_eq!(texts[0].len(), COLUMNS.len());
     }

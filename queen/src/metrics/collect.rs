@@ -94,6 +94,7 @@ impl Snapshot {
             ("connections_per_address", per_address),
             ("calls", counted(&bounds.calls)),
             ("watchers", counted(&bounds.watchers)),
+            ("watch_classes", self.sources.fleet.feed().classes_met()),
             ("request_bytes", (None, bounds.request_bytes.limit(), Some(bounds.request_bytes.refused()))),
             ("header_bytes", unseen(bounds.header_bytes)),
             ("streams_per_connection", unseen(bounds.streams)),

@@ -1,6 +1,6 @@
 //! The four calls of `GrantService`, each with a deadline, to several hives side by side.
 
-use crate::tunnel::NoTunnel;
+use crate::tunnel::{NoTunnel, was_not_sent};
 use common::HiveId;
 use proto::grant_service_client::GrantServiceClient;
 use proto::{Hold, HoldRequest, ListHoldsRequest, ReleaseHoldRequest, RenewHoldRequest};
@@ -113,22 +113,37 @@ impl Ways {
         self.all(hives.into_iter().map(|hive| (hive, ListHoldsRequest {})), ask).await
     }
 
+    /// Asks all of them; once more whose tunnel was left before the call was sent.
     async fn all<Q, A, F>(
         &self,
         requests: impl IntoIterator<Item = (HiveId, Q)>,
-        ask: impl Fn(GrantServiceClient<Channel>, Q) -> F,
+        ask: impl Fn(GrantServiceClient<Channel>, Q) -> F + Clone + Send + 'static,
     ) -> Vec<(HiveId, Result<A, No>)>
     where
+        Q: Clone + Send + 'static,
         A: Send + 'static,
         F: Future<Output = Result<A, Status>> + Send + 'static,
     {
         let (mut answers, mut asking) = (Vec::new(), JoinSet::new());
         for (hive, request) in requests {
-            match (self.0)(&hive) {
+            let (ways, ask) = (self.clone(), ask.clone());
+            let client = move |hive: &HiveId| (ways.0)(hive).map(GrantServiceClient::new);
+            match client(&hive) {
                 Err(error) => answers.push((hive, Err(No::Silent(error.to_string())))),
-                Ok(channel) => {
-                    let answer = ask(GrantServiceClient::new(channel), request);
-                    asking.spawn(async move { (hive, within(answer).await) });
+                Ok(first) => {
+                    asking.spawn(async move {
+                        let name = hive.clone();
+                        let answer = async move {
+                            match ask(first, request.clone()).await {
+                                Err(status) if was_not_sent(&status) => match client(&name) {
+                                    Ok(again) => ask(again, request).await,
+                                    Err(_) => Err(status),
+                                },
+                                answer => answer,
+                            }
+                        };
+                        (hive, within(answer).await)
+                    });
                 }
             }
         }

@@ -6,6 +6,7 @@ mod stream;
 
 use super::fleet::worker_name;
 use super::{Shared, invalid};
+use crate::tunnel::was_not_sent;
 use common::HiveId;
 use proto::worker_service_client::WorkerServiceClient;
 use proto::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -120,18 +121,6 @@ impl Forward {
 fn place(places: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, Status> {
     let full = |_| invalid::exhausted(format!("as many {what} are open as this queen keeps"), RETRY);
     places.clone().try_acquire_owned().map_err(full)
-}
-
-/// Whether a call failed before the hive can have heard of it.
-fn was_not_sent(status: &Status) -> bool {
-    let mut cause = Error::source(status);
-    while let Some(error) = cause {
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// The hive's own status as it is, with its details; a broken tunnel by its name.

@@ -17,6 +17,7 @@ mod papers;
 mod questions;
 #[cfg(test)]
 mod reservations;
+#[cfg(test)]
 mod secure;
 #[cfg(test)]
 mod telemetry;

@@ -90,8 +90,9 @@ async fn an_unknown_grpc_path_is_unimplemented_and_no_page() {
     let (head, body) = http(&queen, &grpc_web("/rbee.v1.NoService/Do"), &[0; 5]).await;
     assert!(head.contains("grpc-status: 12") && body.is_empty(), "{head}");
     let channel = queen.channel().await;
-    let mut client = proto::worker_service_client::WorkerServiceClient::new(channel);
-    let status = client.describe_hive(proto::DescribeHiveRequest::default()).await.unwrap_err();
+    // Hives alone serve it.
+    let mut client = proto::grant_service_client::GrantServiceClient::new(channel);
+    let status = client.list_holds(proto::ListHoldsRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);
 }
 
@@ -99,7 +100,9 @@ async fn an_unknown_grpc_path_is_unimplemented_and_no_page() {
 async fn health_and_both_reflections_are_served() {
     let queen = Running::start(|_| {}).await;
     let channel = queen.channel().await;
-    for service in ["", "rbee.v1.HiveService", "rbee.v1.FleetService", "rbee.v1.SchedulerService"] {
+    for service in
+        ["", "rbee.v1.HiveService", "rbee.v1.FleetService", "rbee.v1.SchedulerService", "rbee.v1.WorkerService"]
+    {
         let request = HealthCheckRequest { service: service.into() };
         let answer = HealthClient::new(channel.clone()).check(request).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service}");

@@ -42,7 +42,7 @@ pub struct Bound {
 const MANY: u64 = u32::MAX as u64;
 
 /// Every bound of the queen.
-pub const BOUNDS: [Bound; 10] = [
+pub const BOUNDS: [Bound; 11] = [
     Bound {
         key: "max-connections",
         range: (1, MANY),
@@ -103,6 +103,12 @@ pub const BOUNDS: [Bound; 10] = [
         range: (1, MANY),
         get: |config| config.max_watchers as u64,
         set: |config, number| config.max_watchers = number as usize,
+    },
+    Bound {
+        key: "max-watch-classes",
+        range: (1, MANY),
+        get: |config| config.max_watch_classes as u64,
+        set: |config, number| config.max_watch_classes = number as usize,
     },
 ];
 

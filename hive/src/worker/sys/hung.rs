@@ -8,8 +8,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How long a child may take from clone until exec, the hive's own part not counted.
-const BEGIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long a child may take from clone until exec, the hive's own part not counted. Less than what clients wait for an
+/// answer, so that they hear which step it was.
+const BEGIN_LIMIT: Duration = Duration::from_secs(8);
 /// How often it is looked whether somebody has given the start up meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a killed child is waited for. One in a driver's hands is left: it has no program, and goes when it can.

@@ -3,6 +3,8 @@
 use super::Feed;
 use super::class::Class;
 use super::wanted::Wanted;
+use crate::fleet::Met;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
 /// There are as many classes as there may be.
@@ -23,11 +25,17 @@ impl Feed {
             return Ok(same);
         }
         if classes.len() >= self.max_classes {
+            self.told.class_refused();
             return Err(TooManyClasses(self.max_classes));
         }
         let class = Arc::new(Class::new(wanted, self.revision()));
         classes.push(Arc::downgrade(&class));
         Ok(Some(class))
+    }
+
+    /// The bound of classes, as it was met.
+    pub fn classes_met(&self) -> Met {
+        (Some(self.class_count()), self.max_classes, Some(self.told.classes_refused.load(Ordering::Relaxed)))
     }
 
     /// How many classes there are.

@@ -13,12 +13,18 @@ pub struct Told {
     pub shared: AtomicU64,
     /// States that were replaced before a watcher was told.
     pub conflated: AtomicU64,
+    /// Watches for which there was no class any more.
+    pub classes_refused: AtomicU64,
 }
 
 impl Told {
     pub(super) fn made(&self, conflated: u64) {
         self.made.fetch_add(1, Ordering::Relaxed);
         self.conflated.fetch_add(conflated, Ordering::Relaxed);
+    }
+
+    pub(super) fn class_refused(&self) {
+        self.classes_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn shared(&self) {

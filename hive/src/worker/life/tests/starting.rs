@@ -66,7 +66,9 @@ async fn a_worker_that_ends_at_once_is_reported_with_its_last_words() {
     }
     assert_eq!(last_exit(&life, "1").unwrap().reason(), proto::ExitReason::Code);
     assert!(life.roster().borrow().members.is_empty());
-    assert_eq!(fs::read_to_string(life.log_path(&id("1"))).unwrap(), "first\ncannot bind port 8080\n");
+    let log = life.log_path(&id("1"));
+    assert_eq!(fs::read_to_string(&log).unwrap(), "cannot bind port 8080\n", "each start begins with an empty log");
+    assert_eq!(fs::read_to_string(log.with_extension("log.1")).unwrap(), "first\n");
 }
 
 #[tokio::test]

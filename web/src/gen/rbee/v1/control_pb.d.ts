@@ -152,6 +152,42 @@ export declare type StartWorkerRequest = Message<"rbee.v1.StartWorkerRequest"> &
    * @generated from field: google.protobuf.Duration health_timeout = 21;
    */
   healthTimeout?: Duration | undefined;
+
+  /**
+   * Started with what this reservation holds. FAILED_PRECONDITION when it is not known here or has expired.
+   *
+   * @generated from field: string reservation = 22;
+   */
+  reservation: string;
+
+  /**
+   * Of one hold of the reservation. Absent: not compared.
+   *
+   * @generated from field: optional uint64 fencing_token = 23;
+   */
+  fencingToken?: bigint | undefined;
+
+  /**
+   * Which hive; for the queen.
+   *
+   * @generated from field: string hive = 24;
+   */
+  hive: string;
+
+  /**
+   * The template to start, instead of a command. Of the fields above only group, instance, labels, wait,
+   * wait_timeout, reservation and fencing_token may stand beside it.
+   *
+   * @generated from field: string template = 25;
+   */
+  template: string;
+
+  /**
+   * The parameters of the template.
+   *
+   * @generated from field: map<string, string> parameters = 26;
+   */
+  parameters: { [key: string]: string };
 };
 
 /**
@@ -433,6 +469,12 @@ export declare const WorkerServiceGetWorkerResponseSchema: GenMessage<WorkerServ
  * @generated from message rbee.v1.WorkerServiceListWorkersRequest
  */
 export declare type WorkerServiceListWorkersRequest = Message<"rbee.v1.WorkerServiceListWorkersRequest"> & {
+  /**
+   * Which hive; for the queen.
+   *
+   * @generated from field: string hive = 1;
+   */
+  hive: string;
 };
 
 /**
@@ -564,6 +606,13 @@ export declare type StreamEventsRequest = Message<"rbee.v1.StreamEventsRequest">
    * @generated from field: bool follow = 3;
    */
   follow: boolean;
+
+  /**
+   * Which hive; for the queen.
+   *
+   * @generated from field: string hive = 4;
+   */
+  hive: string;
 };
 
 /**
@@ -597,6 +646,12 @@ export declare const StreamEventsResponseSchema: GenMessage<StreamEventsResponse
  * @generated from message rbee.v1.DescribeHiveRequest
  */
 export declare type DescribeHiveRequest = Message<"rbee.v1.DescribeHiveRequest"> & {
+  /**
+   * Which hive; for the queen.
+   *
+   * @generated from field: string hive = 1;
+   */
+  hive: string;
 };
 
 /**
@@ -627,6 +682,13 @@ export declare type DescribeHiveResponse = Message<"rbee.v1.DescribeHiveResponse
    * @generated from field: repeated rbee.v1.QueenLink queens = 3;
    */
   queens: QueenLink[];
+
+  /**
+   * Where it keeps records, logs and locks, on that machine.
+   *
+   * @generated from field: string state_dir = 4;
+   */
+  stateDir: string;
 };
 
 /**
@@ -664,6 +726,186 @@ export declare type QueenLink = Message<"rbee.v1.QueenLink"> & {
 export declare const QueenLinkSchema: GenMessage<QueenLink>;
 
 /**
+ * @generated from message rbee.v1.DrainHiveRequest
+ */
+export declare type DrainHiveRequest = Message<"rbee.v1.DrainHiveRequest"> & {
+  /**
+   * Which hive; for the queen.
+   *
+   * @generated from field: string hive = 1;
+   */
+  hive: string;
+
+  /**
+   * False: takes starts and grants again.
+   *
+   * @generated from field: bool drain = 2;
+   */
+  drain: boolean;
+
+  /**
+   * Who asks, for the events.
+   *
+   * @generated from field: string drained_by = 3;
+   */
+  drainedBy: string;
+};
+
+/**
+ * Describes the message rbee.v1.DrainHiveRequest.
+ * Use `create(DrainHiveRequestSchema)` to create a new message.
+ */
+export declare const DrainHiveRequestSchema: GenMessage<DrainHiveRequest>;
+
+/**
+ * @generated from message rbee.v1.DrainHiveResponse
+ */
+export declare type DrainHiveResponse = Message<"rbee.v1.DrainHiveResponse"> & {
+  /**
+   * Whether this changed anything.
+   *
+   * @generated from field: bool changed = 1;
+   */
+  changed: boolean;
+
+  /**
+   * Workers that still run there.
+   *
+   * @generated from field: uint32 workers = 2;
+   */
+  workers: number;
+};
+
+/**
+ * Describes the message rbee.v1.DrainHiveResponse.
+ * Use `create(DrainHiveResponseSchema)` to create a new message.
+ */
+export declare const DrainHiveResponseSchema: GenMessage<DrainHiveResponse>;
+
+/**
+ * @generated from message rbee.v1.ListTemplatesRequest
+ */
+export declare type ListTemplatesRequest = Message<"rbee.v1.ListTemplatesRequest"> & {
+  /**
+   * Which hive; for the queen.
+   *
+   * @generated from field: string hive = 1;
+   */
+  hive: string;
+};
+
+/**
+ * Describes the message rbee.v1.ListTemplatesRequest.
+ * Use `create(ListTemplatesRequestSchema)` to create a new message.
+ */
+export declare const ListTemplatesRequestSchema: GenMessage<ListTemplatesRequest>;
+
+/**
+ * @generated from message rbee.v1.ListTemplatesResponse
+ */
+export declare type ListTemplatesResponse = Message<"rbee.v1.ListTemplatesResponse"> & {
+  /**
+   * In the order of their names.
+   *
+   * @generated from field: repeated rbee.v1.Template templates = 1;
+   */
+  templates: Template[];
+};
+
+/**
+ * Describes the message rbee.v1.ListTemplatesResponse.
+ * Use `create(ListTemplatesResponseSchema)` to create a new message.
+ */
+export declare const ListTemplatesResponseSchema: GenMessage<ListTemplatesResponse>;
+
+/**
+ * What a hive starts by name, as its own configuration says.
+ *
+ * @generated from message rbee.v1.Template
+ */
+export declare type Template = Message<"rbee.v1.Template"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string description = 2;
+   */
+  description: string;
+
+  /**
+   * @generated from field: repeated rbee.v1.TemplateParameter parameters = 3;
+   */
+  parameters: TemplateParameter[];
+
+  /**
+   * Why it cannot be started as it stands; empty when it can.
+   *
+   * @generated from field: string error = 4;
+   */
+  error: string;
+};
+
+/**
+ * Describes the message rbee.v1.Template.
+ * Use `create(TemplateSchema)` to create a new message.
+ */
+export declare const TemplateSchema: GenMessage<Template>;
+
+/**
+ * @generated from message rbee.v1.TemplateParameter
+ */
+export declare type TemplateParameter = Message<"rbee.v1.TemplateParameter"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: rbee.v1.ParameterType type = 2;
+   */
+  type: ParameterType;
+
+  /**
+   * Absent: it must be given.
+   *
+   * @generated from field: optional string default = 3;
+   */
+  default?: string | undefined;
+
+  /**
+   * @generated from field: string description = 4;
+   */
+  description: string;
+
+  /**
+   * For CHOICE.
+   *
+   * @generated from field: repeated string choices = 5;
+   */
+  choices: string[];
+
+  /**
+   * For INTEGER.
+   *
+   * @generated from field: optional int64 minimum = 6;
+   */
+  minimum?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 maximum = 7;
+   */
+  maximum?: bigint | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.TemplateParameter.
+ * Use `create(TemplateParameterSchema)` to create a new message.
+ */
+export declare const TemplateParameterSchema: GenMessage<TemplateParameter>;
+
+/**
  * @generated from enum rbee.v1.PlacementPolicy
  */
 export enum PlacementPolicy {
@@ -695,7 +937,52 @@ export enum PlacementPolicy {
 export declare const PlacementPolicySchema: GenEnum<PlacementPolicy>;
 
 /**
- * Served by the hive on its unix socket.
+ * @generated from enum rbee.v1.ParameterType
+ */
+export enum ParameterType {
+  /**
+   * @generated from enum value: PARAMETER_TYPE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A decimal number within minimum and maximum.
+   *
+   * @generated from enum value: PARAMETER_TYPE_INTEGER = 1;
+   */
+  INTEGER = 1,
+
+  /**
+   * One of the choices.
+   *
+   * @generated from enum value: PARAMETER_TYPE_CHOICE = 2;
+   */
+  CHOICE = 2,
+
+  /**
+   * Letters, digits and . _ - / : with no leading dash and no "..": cannot become a flag or leave a directory.
+   *
+   * @generated from enum value: PARAMETER_TYPE_NAME = 3;
+   */
+  NAME = 3,
+
+  /**
+   * "4G": K, M, G, T are powers of 1024.
+   *
+   * @generated from enum value: PARAMETER_TYPE_SIZE = 4;
+   */
+  SIZE = 4,
+}
+
+/**
+ * Describes the enum rbee.v1.ParameterType.
+ */
+export declare const ParameterTypeSchema: GenEnum<ParameterType>;
+
+/**
+ * Served by the hive on its unix socket and in the tunnel that it dialled, and by the queen for the whole fleet: she
+ * finds the hive and hands the call on, with its deadline, cancellation and status. Over the network only what a template
+ * of the hive names can be started.
  *
  * @generated from service rbee.v1.WorkerService
  */
@@ -796,6 +1083,26 @@ export declare const WorkerService: GenService<{
     methodKind: "unary";
     input: typeof DescribeHiveRequestSchema;
     output: typeof DescribeHiveResponseSchema;
+  },
+  /**
+   * Takes no further starts and grants, or takes them again. What runs goes on. Kept over restarts of the hive.
+   *
+   * @generated from rpc rbee.v1.WorkerService.DrainHive
+   */
+  drainHive: {
+    methodKind: "unary";
+    input: typeof DrainHiveRequestSchema;
+    output: typeof DrainHiveResponseSchema;
+  },
+  /**
+   * What can be started here by name.
+   *
+   * @generated from rpc rbee.v1.WorkerService.ListTemplates
+   */
+  listTemplates: {
+    methodKind: "unary";
+    input: typeof ListTemplatesRequestSchema;
+    output: typeof ListTemplatesResponseSchema;
   },
 }>;
 

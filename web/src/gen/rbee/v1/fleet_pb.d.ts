@@ -7,7 +7,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Worker, WorkerState } from "./worker_pb.js";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Hive } from "./hive_pb.js";
 
 /**
@@ -84,6 +84,15 @@ export declare type WatchRequest = Message<"rbee.v1.WatchRequest"> & {
    * @generated from field: google.protobuf.Duration min_interval = 3;
    */
   minInterval?: Duration | undefined;
+
+  /**
+   * Only these fields of Update: "workers.spec.model", "workers.stats.cpu_pct", "hives.gpus". Names of workers
+   * (hive, group, instance) and ids of hives always come; beats only when "beats" is among them. A change of other
+   * fields is not told, except that after a resume an object may be told as it was. Absent or empty: everything.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 4;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -405,6 +414,13 @@ export declare type Coverage = Message<"rbee.v1.Coverage"> & {
    * @generated from field: google.protobuf.Duration queen_uptime = 3;
    */
   queenUptime?: Duration | undefined;
+
+  /**
+   * So many hives fell silent together that the fault is probably not theirs: none is removed for now.
+   *
+   * @generated from field: bool removal_frozen = 4;
+   */
+  removalFrozen: boolean;
 };
 
 /**
@@ -529,6 +545,40 @@ export declare type GetHiveResponse = Message<"rbee.v1.GetHiveResponse"> & {
 export declare const GetHiveResponseSchema: GenMessage<GetHiveResponse>;
 
 /**
+ * @generated from message rbee.v1.ForgetHiveRequest
+ */
+export declare type ForgetHiveRequest = Message<"rbee.v1.ForgetHiveRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message rbee.v1.ForgetHiveRequest.
+ * Use `create(ForgetHiveRequestSchema)` to create a new message.
+ */
+export declare const ForgetHiveRequestSchema: GenMessage<ForgetHiveRequest>;
+
+/**
+ * @generated from message rbee.v1.ForgetHiveResponse
+ */
+export declare type ForgetHiveResponse = Message<"rbee.v1.ForgetHiveResponse"> & {
+  /**
+   * Workers that were forgotten with it.
+   *
+   * @generated from field: uint32 workers = 1;
+   */
+  workers: number;
+};
+
+/**
+ * Describes the message rbee.v1.ForgetHiveResponse.
+ * Use `create(ForgetHiveResponseSchema)` to create a new message.
+ */
+export declare const ForgetHiveResponseSchema: GenMessage<ForgetHiveResponse>;
+
+/**
  * @generated from enum rbee.v1.SnapshotReason
  */
 export enum SnapshotReason {
@@ -616,6 +666,17 @@ export declare const FleetService: GenService<{
     methodKind: "unary";
     input: typeof GetHiveRequestSchema;
     output: typeof GetHiveResponseSchema;
+  },
+  /**
+   * Removes a silent hive and its workers at once, also while removal is frozen. FAILED_PRECONDITION while it is heard
+   * from.
+   *
+   * @generated from rpc rbee.v1.FleetService.ForgetHive
+   */
+  forgetHive: {
+    methodKind: "unary";
+    input: typeof ForgetHiveRequestSchema;
+    output: typeof ForgetHiveResponseSchema;
   },
 }>;
 

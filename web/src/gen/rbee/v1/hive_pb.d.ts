@@ -8,6 +8,7 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import type { Message } from "@bufbuild/protobuf";
 import type { Freshness, GpuSampleState, PlacementLevel } from "./worker_pb.js";
 import type { Duration } from "@bufbuild/protobuf/wkt";
+import type { Hold } from "./grant_pb.js";
 
 /**
  * Describes the file rbee/v1/hive.proto.
@@ -147,6 +148,20 @@ export declare type Hive = Message<"rbee.v1.Hive"> & {
    * @generated from field: string kernel = 22;
    */
   kernel: string;
+
+  /**
+   * What it has granted, tentative holds included, in the order of their fencing tokens.
+   *
+   * @generated from field: repeated rbee.v1.Hold holds = 23;
+   */
+  holds: Hold[];
+
+  /**
+   * Whether it starts workers from templates for callers that are not on its machine.
+   *
+   * @generated from field: bool remote_start = 24;
+   */
+  remoteStart: boolean;
 };
 
 /**
@@ -350,6 +365,20 @@ export declare type Gpu = Message<"rbee.v1.Gpu"> & {
    * @generated from field: optional string error = 13;
    */
   error?: string | undefined;
+
+  /**
+   * Granted to reservations and to workers that were started with --vram, and not used by them yet. Counts as taken.
+   *
+   * @generated from field: uint64 held_bytes = 14;
+   */
+  heldBytes: bigint;
+
+  /**
+   * Sum over the processes that the driver names; may differ from memory_used_bytes. The larger one counts.
+   *
+   * @generated from field: optional uint64 observed_bytes = 15;
+   */
+  observedBytes?: bigint | undefined;
 };
 
 /**

@@ -2,13 +2,15 @@
 // @generated from file rbee/v1/scheduler.proto (package rbee.v1, syntax proto3)
 /* eslint-disable */
 
-// Scheduling queries: who is idle, who has the model, who has room.
+// Scheduling: who is idle, who has the model, who has room, why not, and holding what was found.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Coverage, Filter } from "./fleet_pb.js";
-import type { Duration } from "@bufbuild/protobuf/wkt";
-import type { Worker } from "./worker_pb.js";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Endpoint, Worker } from "./worker_pb.js";
+import type { Gpu } from "./hive_pb.js";
+import type { Hold } from "./grant_pb.js";
 
 /**
  * Describes the file rbee/v1/scheduler.proto.
@@ -51,6 +53,25 @@ export declare type FindOptions = Message<"rbee.v1.FindOptions"> & {
    * @generated from field: rbee.v1.FindOrder order = 5;
    */
   order: FindOrder;
+
+  /**
+   * Workers held by a reservation are left out unless this is set.
+   *
+   * @generated from field: bool held_too = 6;
+   */
+  heldToo: boolean;
+
+  /**
+   * At most 10,000; 0: all in one answer.
+   *
+   * @generated from field: int32 page_size = 7;
+   */
+  pageSize: number;
+
+  /**
+   * @generated from field: string page_token = 8;
+   */
+  pageToken: string;
 };
 
 /**
@@ -98,6 +119,11 @@ export declare type FindIdleWorkersResponse = Message<"rbee.v1.FindIdleWorkersRe
    * @generated from field: rbee.v1.Coverage coverage = 3;
    */
   coverage?: Coverage | undefined;
+
+  /**
+   * @generated from field: string next_page_token = 4;
+   */
+  nextPageToken: string;
 };
 
 /**
@@ -157,6 +183,11 @@ export declare type FindWorkersWithModelResponse = Message<"rbee.v1.FindWorkersW
    * @generated from field: rbee.v1.Coverage coverage = 3;
    */
   coverage?: Coverage | undefined;
+
+  /**
+   * @generated from field: string next_page_token = 4;
+   */
+  nextPageToken: string;
 };
 
 /**
@@ -176,7 +207,7 @@ export declare type FindWorkersWithCapacityRequest = Message<"rbee.v1.FindWorker
 
   /**
    * Workers that have, on one GPU they use (or on any GPU of their hive if they use none):
-   * used + required < total − headroom. Where there is no GPU there is no answer.
+   * max(memory_used, observed) + held + required < total − headroom. Where there is no GPU there is no answer.
    *
    * @generated from field: uint64 required_vram_bytes = 2;
    */
@@ -219,6 +250,11 @@ export declare type FindWorkersWithCapacityResponse = Message<"rbee.v1.FindWorke
    * @generated from field: rbee.v1.Coverage coverage = 3;
    */
   coverage?: Coverage | undefined;
+
+  /**
+   * @generated from field: string next_page_token = 4;
+   */
+  nextPageToken: string;
 };
 
 /**
@@ -226,6 +262,624 @@ export declare type FindWorkersWithCapacityResponse = Message<"rbee.v1.FindWorke
  * Use `create(FindWorkersWithCapacityResponseSchema)` to create a new message.
  */
 export declare const FindWorkersWithCapacityResponseSchema: GenMessage<FindWorkersWithCapacityResponse>;
+
+/**
+ * @generated from message rbee.v1.FindCapacityRequest
+ */
+export declare type FindCapacityRequest = Message<"rbee.v1.FindCapacityRequest"> & {
+  /**
+   * Of the filter, hive and labels count: those of the hive.
+   *
+   * @generated from field: rbee.v1.FindOptions options = 1;
+   */
+  options?: FindOptions | undefined;
+
+  /**
+   * @generated from field: uint64 required_vram_bytes = 2;
+   */
+  requiredVramBytes: bigint;
+
+  /**
+   * @generated from field: uint64 headroom_bytes = 3;
+   */
+  headroomBytes: bigint;
+
+  /**
+   * @generated from field: rbee.v1.Fit fit = 4;
+   */
+  fit: Fit;
+};
+
+/**
+ * Describes the message rbee.v1.FindCapacityRequest.
+ * Use `create(FindCapacityRequestSchema)` to create a new message.
+ */
+export declare const FindCapacityRequestSchema: GenMessage<FindCapacityRequest>;
+
+/**
+ * @generated from message rbee.v1.FindCapacityResponse
+ */
+export declare type FindCapacityResponse = Message<"rbee.v1.FindCapacityResponse"> & {
+  /**
+   * @generated from field: repeated rbee.v1.GpuCapacity gpus = 1;
+   */
+  gpus: GpuCapacity[];
+
+  /**
+   * @generated from field: string revision = 2;
+   */
+  revision: string;
+
+  /**
+   * @generated from field: rbee.v1.Coverage coverage = 3;
+   */
+  coverage?: Coverage | undefined;
+
+  /**
+   * @generated from field: string next_page_token = 4;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message rbee.v1.FindCapacityResponse.
+ * Use `create(FindCapacityResponseSchema)` to create a new message.
+ */
+export declare const FindCapacityResponseSchema: GenMessage<FindCapacityResponse>;
+
+/**
+ * @generated from message rbee.v1.GpuCapacity
+ */
+export declare type GpuCapacity = Message<"rbee.v1.GpuCapacity"> & {
+  /**
+   * @generated from field: string hive = 1;
+   */
+  hive: string;
+
+  /**
+   * @generated from field: rbee.v1.Gpu gpu = 2;
+   */
+  gpu?: Gpu | undefined;
+
+  /**
+   * total − max(memory_used, observed) − held − headroom.
+   *
+   * @generated from field: uint64 free_bytes = 3;
+   */
+  freeBytes: bigint;
+
+  /**
+   * Of the hive's record, by the queen's clock.
+   *
+   * @generated from field: google.protobuf.Duration age = 4;
+   */
+  age?: Duration | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.GpuCapacity.
+ * Use `create(GpuCapacitySchema)` to create a new message.
+ */
+export declare const GpuCapacitySchema: GenMessage<GpuCapacity>;
+
+/**
+ * @generated from message rbee.v1.ExplainRequest
+ */
+export declare type ExplainRequest = Message<"rbee.v1.ExplainRequest"> & {
+  /**
+   * @generated from oneof rbee.v1.ExplainRequest.question
+   */
+  question: {
+    /**
+     * @generated from field: rbee.v1.FindIdleWorkersRequest idle_workers = 1;
+     */
+    value: FindIdleWorkersRequest;
+    case: "idleWorkers";
+  } | {
+    /**
+     * @generated from field: rbee.v1.FindWorkersWithModelRequest workers_with_model = 2;
+     */
+    value: FindWorkersWithModelRequest;
+    case: "workersWithModel";
+  } | {
+    /**
+     * @generated from field: rbee.v1.FindWorkersWithCapacityRequest workers_with_capacity = 3;
+     */
+    value: FindWorkersWithCapacityRequest;
+    case: "workersWithCapacity";
+  } | {
+    /**
+     * @generated from field: rbee.v1.FindCapacityRequest capacity = 4;
+     */
+    value: FindCapacityRequest;
+    case: "capacity";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * At most 10,000; 0 asks for 1,000.
+   *
+   * @generated from field: int32 page_size = 5;
+   */
+  pageSize: number;
+
+  /**
+   * @generated from field: string page_token = 6;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message rbee.v1.ExplainRequest.
+ * Use `create(ExplainRequestSchema)` to create a new message.
+ */
+export declare const ExplainRequestSchema: GenMessage<ExplainRequest>;
+
+/**
+ * @generated from message rbee.v1.ExplainResponse
+ */
+export declare type ExplainResponse = Message<"rbee.v1.ExplainResponse"> & {
+  /**
+   * In the order of their names; those that the filter leaves out are not candidates.
+   *
+   * @generated from field: repeated rbee.v1.Verdict verdicts = 1;
+   */
+  verdicts: Verdict[];
+
+  /**
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * @generated from field: string revision = 3;
+   */
+  revision: string;
+
+  /**
+   * @generated from field: rbee.v1.Coverage coverage = 4;
+   */
+  coverage?: Coverage | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.ExplainResponse.
+ * Use `create(ExplainResponseSchema)` to create a new message.
+ */
+export declare const ExplainResponseSchema: GenMessage<ExplainResponse>;
+
+/**
+ * @generated from message rbee.v1.Verdict
+ */
+export declare type Verdict = Message<"rbee.v1.Verdict"> & {
+  /**
+   * hive/group/instance of a worker, or hive/uuid of a GPU.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: bool chosen = 2;
+   */
+  chosen: boolean;
+
+  /**
+   * Everything that speaks against it; empty when it is chosen.
+   *
+   * @generated from field: repeated rbee.v1.Objection objections = 3;
+   */
+  objections: Objection[];
+};
+
+/**
+ * Describes the message rbee.v1.Verdict.
+ * Use `create(VerdictSchema)` to create a new message.
+ */
+export declare const VerdictSchema: GenMessage<Verdict>;
+
+/**
+ * @generated from message rbee.v1.Objection
+ */
+export declare type Objection = Message<"rbee.v1.Objection"> & {
+  /**
+   * @generated from field: rbee.v1.ObjectionKind kind = 1;
+   */
+  kind: ObjectionKind;
+
+  /**
+   * One sentence with the numbers that decided.
+   *
+   * @generated from field: string sentence = 2;
+   */
+  sentence: string;
+};
+
+/**
+ * Describes the message rbee.v1.Objection.
+ * Use `create(ObjectionSchema)` to create a new message.
+ */
+export declare const ObjectionSchema: GenMessage<Objection>;
+
+/**
+ * @generated from message rbee.v1.ReserveRequest
+ */
+export declare type ReserveRequest = Message<"rbee.v1.ReserveRequest"> & {
+  /**
+   * All or nothing; at most 64.
+   *
+   * @generated from field: repeated rbee.v1.Claim claims = 1;
+   */
+  claims: Claim[];
+
+  /**
+   * How long it lives unless it is renewed. Absent: 60 s; at most 24 h.
+   *
+   * @generated from field: google.protobuf.Duration ttl = 2;
+   */
+  ttl?: Duration | undefined;
+
+  /**
+   * Names this wish: asking again with the same key never holds twice. At most 128 characters.
+   *
+   * @generated from field: string key = 3;
+   */
+  key: string;
+
+  /**
+   * Who asks, for people. At most 200 characters.
+   *
+   * @generated from field: string holder = 4;
+   */
+  holder: string;
+};
+
+/**
+ * Describes the message rbee.v1.ReserveRequest.
+ * Use `create(ReserveRequestSchema)` to create a new message.
+ */
+export declare const ReserveRequestSchema: GenMessage<ReserveRequest>;
+
+/**
+ * @generated from message rbee.v1.Claim
+ */
+export declare type Claim = Message<"rbee.v1.Claim"> & {
+  /**
+   * @generated from oneof rbee.v1.Claim.what
+   */
+  what: {
+    /**
+     * This worker: hive/group/instance.
+     *
+     * @generated from field: string worker = 1;
+     */
+    value: string;
+    case: "worker";
+  } | {
+    /**
+     * @generated from field: rbee.v1.WorkerClaim any_worker = 2;
+     */
+    value: WorkerClaim;
+    case: "anyWorker";
+  } | {
+    /**
+     * @generated from field: rbee.v1.VramClaim vram = 3;
+     */
+    value: VramClaim;
+    case: "vram";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message rbee.v1.Claim.
+ * Use `create(ClaimSchema)` to create a new message.
+ */
+export declare const ClaimSchema: GenMessage<Claim>;
+
+/**
+ * Any one worker that fits; idle ones that were idle longest come first.
+ *
+ * @generated from message rbee.v1.WorkerClaim
+ */
+export declare type WorkerClaim = Message<"rbee.v1.WorkerClaim"> & {
+  /**
+   * @generated from field: rbee.v1.Filter filter = 1;
+   */
+  filter?: Filter | undefined;
+
+  /**
+   * Empty: any.
+   *
+   * @generated from field: string model = 2;
+   */
+  model: string;
+
+  /**
+   * @generated from field: rbee.v1.ModelMatch match = 3;
+   */
+  match: ModelMatch;
+
+  /**
+   * Only idle ones, by AUTO.
+   *
+   * @generated from field: bool idle = 4;
+   */
+  idle: boolean;
+
+  /**
+   * @generated from field: google.protobuf.Duration max_age = 5;
+   */
+  maxAge?: Duration | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.WorkerClaim.
+ * Use `create(WorkerClaimSchema)` to create a new message.
+ */
+export declare const WorkerClaimSchema: GenMessage<WorkerClaim>;
+
+/**
+ * Memory on one GPU.
+ *
+ * @generated from message rbee.v1.VramClaim
+ */
+export declare type VramClaim = Message<"rbee.v1.VramClaim"> & {
+  /**
+   * @generated from field: uint64 bytes = 1;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: uint64 headroom_bytes = 2;
+   */
+  headroomBytes: bigint;
+
+  /**
+   * Of the filter, hive and labels count: those of the hive.
+   *
+   * @generated from field: rbee.v1.Filter filter = 3;
+   */
+  filter?: Filter | undefined;
+
+  /**
+   * Empty: any.
+   *
+   * @generated from field: string gpu_uuid = 4;
+   */
+  gpuUuid: string;
+
+  /**
+   * @generated from field: rbee.v1.Fit fit = 5;
+   */
+  fit: Fit;
+};
+
+/**
+ * Describes the message rbee.v1.VramClaim.
+ * Use `create(VramClaimSchema)` to create a new message.
+ */
+export declare const VramClaimSchema: GenMessage<VramClaim>;
+
+/**
+ * @generated from message rbee.v1.Reservation
+ */
+export declare type Reservation = Message<"rbee.v1.Reservation"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string holder = 3;
+   */
+  holder: string;
+
+  /**
+   * The earliest end of its holds, on their hives' wall clocks. Absent when all are used by workers.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 4;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * In the order of the claims in the answer of Reserve; else by hive and part.
+   *
+   * @generated from field: repeated rbee.v1.ReservedHold holds = 5;
+   */
+  holds: ReservedHold[];
+};
+
+/**
+ * Describes the message rbee.v1.Reservation.
+ * Use `create(ReservationSchema)` to create a new message.
+ */
+export declare const ReservationSchema: GenMessage<Reservation>;
+
+/**
+ * @generated from message rbee.v1.ReservedHold
+ */
+export declare type ReservedHold = Message<"rbee.v1.ReservedHold"> & {
+  /**
+   * @generated from field: string hive = 1;
+   */
+  hive: string;
+
+  /**
+   * @generated from field: rbee.v1.Hold hold = 2;
+   */
+  hold?: Hold | undefined;
+
+  /**
+   * Where clients reach the worker, when one is held that listens.
+   *
+   * @generated from field: rbee.v1.Endpoint endpoint = 3;
+   */
+  endpoint?: Endpoint | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.ReservedHold.
+ * Use `create(ReservedHoldSchema)` to create a new message.
+ */
+export declare const ReservedHoldSchema: GenMessage<ReservedHold>;
+
+/**
+ * @generated from message rbee.v1.ReserveResponse
+ */
+export declare type ReserveResponse = Message<"rbee.v1.ReserveResponse"> & {
+  /**
+   * @generated from field: rbee.v1.Reservation reservation = 1;
+   */
+  reservation?: Reservation | undefined;
+
+  /**
+   * True when the key was answered before.
+   *
+   * @generated from field: bool existing = 2;
+   */
+  existing: boolean;
+};
+
+/**
+ * Describes the message rbee.v1.ReserveResponse.
+ * Use `create(ReserveResponseSchema)` to create a new message.
+ */
+export declare const ReserveResponseSchema: GenMessage<ReserveResponse>;
+
+/**
+ * @generated from message rbee.v1.RenewRequest
+ */
+export declare type RenewRequest = Message<"rbee.v1.RenewRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * From now on. Absent: 60 s; at most 24 h.
+   *
+   * @generated from field: google.protobuf.Duration ttl = 2;
+   */
+  ttl?: Duration | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.RenewRequest.
+ * Use `create(RenewRequestSchema)` to create a new message.
+ */
+export declare const RenewRequestSchema: GenMessage<RenewRequest>;
+
+/**
+ * @generated from message rbee.v1.RenewResponse
+ */
+export declare type RenewResponse = Message<"rbee.v1.RenewResponse"> & {
+  /**
+   * @generated from field: rbee.v1.Reservation reservation = 1;
+   */
+  reservation?: Reservation | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.RenewResponse.
+ * Use `create(RenewResponseSchema)` to create a new message.
+ */
+export declare const RenewResponseSchema: GenMessage<RenewResponse>;
+
+/**
+ * @generated from message rbee.v1.ReleaseRequest
+ */
+export declare type ReleaseRequest = Message<"rbee.v1.ReleaseRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message rbee.v1.ReleaseRequest.
+ * Use `create(ReleaseRequestSchema)` to create a new message.
+ */
+export declare const ReleaseRequestSchema: GenMessage<ReleaseRequest>;
+
+/**
+ * @generated from message rbee.v1.ReleaseResponse
+ */
+export declare type ReleaseResponse = Message<"rbee.v1.ReleaseResponse"> & {
+  /**
+   * Holds that were given back; 0 when it was not known any more.
+   *
+   * @generated from field: uint32 released = 1;
+   */
+  released: number;
+
+  /**
+   * Holds that a worker uses; they end with it.
+   *
+   * @generated from field: uint32 in_use = 2;
+   */
+  inUse: number;
+};
+
+/**
+ * Describes the message rbee.v1.ReleaseResponse.
+ * Use `create(ReleaseResponseSchema)` to create a new message.
+ */
+export declare const ReleaseResponseSchema: GenMessage<ReleaseResponse>;
+
+/**
+ * @generated from message rbee.v1.ListReservationsRequest
+ */
+export declare type ListReservationsRequest = Message<"rbee.v1.ListReservationsRequest"> & {
+  /**
+   * At most 10,000; 0 asks for 1,000.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message rbee.v1.ListReservationsRequest.
+ * Use `create(ListReservationsRequestSchema)` to create a new message.
+ */
+export declare const ListReservationsRequestSchema: GenMessage<ListReservationsRequest>;
+
+/**
+ * @generated from message rbee.v1.ListReservationsResponse
+ */
+export declare type ListReservationsResponse = Message<"rbee.v1.ListReservationsResponse"> & {
+  /**
+   * In the order of their ids; tentative ones are left out.
+   *
+   * @generated from field: repeated rbee.v1.Reservation reservations = 1;
+   */
+  reservations: Reservation[];
+
+  /**
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * @generated from field: rbee.v1.Coverage coverage = 3;
+   */
+  coverage?: Coverage | undefined;
+};
+
+/**
+ * Describes the message rbee.v1.ListReservationsResponse.
+ * Use `create(ListReservationsResponseSchema)` to create a new message.
+ */
+export declare const ListReservationsResponseSchema: GenMessage<ListReservationsResponse>;
 
 /**
  * @generated from enum rbee.v1.FindOrder
@@ -330,6 +984,133 @@ export enum ModelMatch {
 export declare const ModelMatchSchema: GenEnum<ModelMatch>;
 
 /**
+ * Which of the GPUs that have room comes first.
+ *
+ * @generated from enum rbee.v1.Fit
+ */
+export enum Fit {
+  /**
+   * BEST.
+   *
+   * @generated from enum value: FIT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The one with least to spare.
+   *
+   * @generated from enum value: FIT_BEST = 1;
+   */
+  BEST = 1,
+
+  /**
+   * By hive and position, as soon as one is found.
+   *
+   * @generated from enum value: FIT_FIRST = 2;
+   */
+  FIRST = 2,
+
+  /**
+   * The one with most to spare.
+   *
+   * @generated from enum value: FIT_MOST_FREE = 3;
+   */
+  MOST_FREE = 3,
+}
+
+/**
+ * Describes the enum rbee.v1.Fit.
+ */
+export declare const FitSchema: GenEnum<Fit>;
+
+/**
+ * @generated from enum rbee.v1.ObjectionKind
+ */
+export enum ObjectionKind {
+  /**
+   * @generated from enum value: OBJECTION_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Its last good sample is older than max_age, or it is STALE or LOST.
+   *
+   * @generated from enum value: OBJECTION_KIND_TOO_OLD = 1;
+   */
+  TOO_OLD = 1,
+
+  /**
+   * @generated from enum value: OBJECTION_KIND_NOT_RUNNING = 2;
+   */
+  NOT_RUNNING = 2,
+
+  /**
+   * @generated from enum value: OBJECTION_KIND_NOT_READY = 3;
+   */
+  NOT_READY = 3,
+
+  /**
+   * @generated from enum value: OBJECTION_KIND_BUSY = 4;
+   */
+  BUSY = 4,
+
+  /**
+   * Whether it is idle is not known.
+   *
+   * @generated from enum value: OBJECTION_KIND_ACTIVITY_UNKNOWN = 5;
+   */
+  ACTIVITY_UNKNOWN = 5,
+
+  /**
+   * Idle, but not for as long as was asked for.
+   *
+   * @generated from enum value: OBJECTION_KIND_IDLE_TOO_SHORT = 6;
+   */
+  IDLE_TOO_SHORT = 6,
+
+  /**
+   * @generated from enum value: OBJECTION_KIND_OTHER_MODEL = 7;
+   */
+  OTHER_MODEL = 7,
+
+  /**
+   * @generated from enum value: OBJECTION_KIND_NO_GPU = 8;
+   */
+  NO_GPU = 8,
+
+  /**
+   * No GPU of it has as much room.
+   *
+   * @generated from enum value: OBJECTION_KIND_NO_ROOM = 9;
+   */
+  NO_ROOM = 9,
+
+  /**
+   * Its driver does not tell, or is not believed.
+   *
+   * @generated from enum value: OBJECTION_KIND_GPU_UNKNOWN = 10;
+   */
+  GPU_UNKNOWN = 10,
+
+  /**
+   * @generated from enum value: OBJECTION_KIND_HELD = 11;
+   */
+  HELD = 11,
+
+  /**
+   * Its hive takes no further starts and grants.
+   *
+   * @generated from enum value: OBJECTION_KIND_DRAINING = 12;
+   */
+  DRAINING = 12,
+}
+
+/**
+ * Describes the enum rbee.v1.ObjectionKind.
+ */
+export declare const ObjectionKindSchema: GenEnum<ObjectionKind>;
+
+/**
  * Served by the queen; unary only, so that browsers can call all of it.
  *
  * @generated from service rbee.v1.SchedulerService
@@ -358,6 +1139,67 @@ export declare const SchedulerService: GenService<{
     methodKind: "unary";
     input: typeof FindWorkersWithCapacityRequestSchema;
     output: typeof FindWorkersWithCapacityResponseSchema;
+  },
+  /**
+   * GPUs with room, each for itself and never summed:
+   * free = total − max(memory_used, observed) − held − headroom.
+   *
+   * @generated from rpc rbee.v1.SchedulerService.FindCapacity
+   */
+  findCapacity: {
+    methodKind: "unary";
+    input: typeof FindCapacityRequestSchema;
+    output: typeof FindCapacityResponseSchema;
+  },
+  /**
+   * The same question, answered for each candidate: chosen, or why not.
+   *
+   * @generated from rpc rbee.v1.SchedulerService.Explain
+   */
+  explain: {
+    methodKind: "unary";
+    input: typeof ExplainRequestSchema;
+    output: typeof ExplainResponseSchema;
+  },
+  /**
+   * Holds workers, GPU memory, or several at once: all or nothing. RESOURCE_EXHAUSTED when nothing fits, ALREADY_EXISTS
+   * when the key was used for another wish, UNAVAILABLE when the hives that fit cannot be reached. The same key with
+   * the same wish is answered with the same reservation while it lives.
+   *
+   * @generated from rpc rbee.v1.SchedulerService.Reserve
+   */
+  reserve: {
+    methodKind: "unary";
+    input: typeof ReserveRequestSchema;
+    output: typeof ReserveResponseSchema;
+  },
+  /**
+   * Moves its end. NOT_FOUND when it, or a part of it, has expired.
+   *
+   * @generated from rpc rbee.v1.SchedulerService.Renew
+   */
+  renew: {
+    methodKind: "unary";
+    input: typeof RenewRequestSchema;
+    output: typeof RenewResponseSchema;
+  },
+  /**
+   * Gives it back. Doing it twice is harmless.
+   *
+   * @generated from rpc rbee.v1.SchedulerService.Release
+   */
+  release: {
+    methodKind: "unary";
+    input: typeof ReleaseRequestSchema;
+    output: typeof ReleaseResponseSchema;
+  },
+  /**
+   * @generated from rpc rbee.v1.SchedulerService.ListReservations
+   */
+  listReservations: {
+    methodKind: "unary";
+    input: typeof ListReservationsRequestSchema;
+    output: typeof ListReservationsResponseSchema;
   },
 }>;
 

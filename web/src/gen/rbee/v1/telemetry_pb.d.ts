@@ -158,6 +158,49 @@ export declare type PushTelemetryRequest = Message<"rbee.v1.PushTelemetryRequest
 export declare const PushTelemetryRequestSchema: GenMessage<PushTelemetryRequest>;
 
 /**
+ * @generated from message rbee.v1.AttachRequest
+ */
+export declare type AttachRequest = Message<"rbee.v1.AttachRequest"> & {
+  /**
+   * From Register; in the first message only, which carries no data.
+   *
+   * @generated from field: string session = 1;
+   */
+  session: string;
+
+  /**
+   * At most 64 KiB.
+   *
+   * @generated from field: bytes data = 2;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message rbee.v1.AttachRequest.
+ * Use `create(AttachRequestSchema)` to create a new message.
+ */
+export declare const AttachRequestSchema: GenMessage<AttachRequest>;
+
+/**
+ * @generated from message rbee.v1.AttachResponse
+ */
+export declare type AttachResponse = Message<"rbee.v1.AttachResponse"> & {
+  /**
+   * At most 64 KiB. The first message has none: the tunnel is open.
+   *
+   * @generated from field: bytes data = 1;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message rbee.v1.AttachResponse.
+ * Use `create(AttachResponseSchema)` to create a new message.
+ */
+export declare const AttachResponseSchema: GenMessage<AttachResponse>;
+
+/**
  * @generated from message rbee.v1.PushTelemetryResponse
  */
 export declare type PushTelemetryResponse = Message<"rbee.v1.PushTelemetryResponse"> & {
@@ -618,6 +661,17 @@ export declare const HiveService: GenService<{
     methodKind: "client_streaming";
     input: typeof PushTelemetryRequestSchema;
     output: typeof PushTelemetryResponseSchema;
+  },
+  /**
+   * A byte tunnel on a connection of its own, in which the hive serves its WorkerService and GrantService to the queen:
+   * the hive listens nowhere. Ends with ABORTED when a newer session took over.
+   *
+   * @generated from rpc rbee.v1.HiveService.Attach
+   */
+  attach: {
+    methodKind: "bidi_streaming";
+    input: typeof AttachRequestSchema;
+    output: typeof AttachResponseSchema;
   },
 }>;
 

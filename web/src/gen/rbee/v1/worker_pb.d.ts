@@ -48,6 +48,13 @@ export declare type Worker = Message<"rbee.v1.Worker"> & {
    * @generated from field: rbee.v1.Freshness freshness = 5;
    */
   freshness: Freshness;
+
+  /**
+   * The reservation that holds it, when one does. Set by the queen.
+   *
+   * @generated from field: string reservation = 6;
+   */
+  reservation: string;
 };
 
 /**
@@ -78,7 +85,7 @@ export declare type WorkerSpec = Message<"rbee.v1.WorkerSpec"> & {
   instance: string;
 
   /**
-   * Process id of the worker's first process, on its hive.
+   * Process id of the worker's first process, on its hive; 0 while it has none, and when others of it outlive that.
    *
    * @generated from field: uint32 pid = 4;
    */
@@ -201,6 +208,20 @@ export declare type WorkerSpec = Message<"rbee.v1.WorkerSpec"> & {
    * @generated from field: string observed = 22;
    */
   observed: string;
+
+  /**
+   * The reservation that it was started with.
+   *
+   * @generated from field: string reservation = 23;
+   */
+  reservation: string;
+
+  /**
+   * The template that it was started from.
+   *
+   * @generated from field: string template = 24;
+   */
+  template: string;
 };
 
 /**
@@ -807,7 +828,10 @@ export enum Freshness {
 export declare const FreshnessSchema: GenEnum<Freshness>;
 
 /**
- * What is done when a worker ends by itself.
+ * What is done when a worker ends by itself. It ends with its last process. When its first one ends by a signal or with a
+ * code other than 0 and others live on, that is a failure: with ON_FAILURE and ALWAYS they are killed 10 s later, and the
+ * policy goes on with the first one's end; with NEVER they live on. When the first one ends with code 0, it has gone into
+ * the background: the worker lives on in the others.
  *
  * @generated from enum rbee.v1.RestartPolicy
  */
@@ -1084,6 +1108,13 @@ export enum EngineSampleState {
    * @generated from enum value: ENGINE_SAMPLE_STATE_LOADING = 7;
    */
   LOADING = 7,
+
+  /**
+   * A process that cannot be part of the worker has the port that it was given; that one is not asked.
+   *
+   * @generated from enum value: ENGINE_SAMPLE_STATE_TAKEN = 8;
+   */
+  TAKEN = 8,
 }
 
 /**
@@ -1366,6 +1397,28 @@ export enum LifeEventKind {
    * @generated from enum value: LIFE_EVENT_KIND_GPU_RECOVERED = 19;
    */
   GPU_RECOVERED = 19,
+
+  /**
+   * The hive takes no further starts and grants.
+   *
+   * @generated from enum value: LIFE_EVENT_KIND_DRAINING = 20;
+   */
+  DRAINING = 20,
+
+  /**
+   * It takes them again.
+   *
+   * @generated from enum value: LIFE_EVENT_KIND_UNDRAINED = 21;
+   */
+  UNDRAINED = 21,
+
+  /**
+   * Its first process ended by a signal, with a code other than 0, or unseen, and others of it live on. The message
+   * says what becomes of them; see RestartPolicy.
+   *
+   * @generated from enum value: LIFE_EVENT_KIND_FIRST_ENDED = 22;
+   */
+  FIRST_ENDED = 22,
 }
 
 /**

@@ -2,18 +2,20 @@
 // @generated from file rbee/v1/scheduler.proto (package rbee.v1, syntax proto3)
 /* eslint-disable */
 
-// Scheduling queries: who is idle, who has the model, who has room.
+// Scheduling: who is idle, who has the model, who has room, why not, and holding what was found.
 
 import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_rbee_v1_fleet } from "./fleet_pb.js";
+import { file_rbee_v1_grant } from "./grant_pb.js";
+import { file_rbee_v1_hive } from "./hive_pb.js";
 import { file_rbee_v1_worker } from "./worker_pb.js";
 
 /**
  * Describes the file rbee/v1/scheduler.proto.
  */
 export const file_rbee_v1_scheduler = /*@__PURE__*/
-  fileDesc("ChdyYmVlL3YxL3NjaGVkdWxlci5wcm90bxIHcmJlZS52MSK5AQoLRmluZE9wdGlvbnMSHwoGZmlsdGVyGAEgASgLMg8ucmJlZS52MS5GaWx0ZXISKgoHbWF4X2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCghtaW5faWRsZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVsaW1pdBgEIAEoDRIhCgVvcmRlchgFIAEoDjISLnJiZWUudjEuRmluZE9yZGVyImIKFkZpbmRJZGxlV29ya2Vyc1JlcXVlc3QSJQoHb3B0aW9ucxgBIAEoCzIULnJiZWUudjEuRmluZE9wdGlvbnMSIQoFYmFzaXMYAiABKA4yEi5yYmVlLnYxLklkbGVCYXNpcyJyChdGaW5kSWRsZVdvcmtlcnNSZXNwb25zZRIgCgd3b3JrZXJzGAEgAygLMg8ucmJlZS52MS5Xb3JrZXISEAoIcmV2aXNpb24YAiABKAkSIwoIY292ZXJhZ2UYAyABKAsyES5yYmVlLnYxLkNvdmVyYWdlIoUBChtGaW5kV29ya2Vyc1dpdGhNb2RlbFJlcXVlc3QSJQoHb3B0aW9ucxgBIAEoCzIULnJiZWUudjEuRmluZE9wdGlvbnMSDQoFbW9kZWwYAiABKAkSIgoFbWF0Y2gYAyABKA4yEy5yYmVlLnYxLk1vZGVsTWF0Y2gSDAoEaWRsZRgEIAEoCCJ3ChxGaW5kV29ya2Vyc1dpdGhNb2RlbFJlc3BvbnNlEiAKB3dvcmtlcnMYASADKAsyDy5yYmVlLnYxLldvcmtlchIQCghyZXZpc2lvbhgCIAEoCRIjCghjb3ZlcmFnZRgDIAEoCzIRLnJiZWUudjEuQ292ZXJhZ2UiigEKHkZpbmRXb3JrZXJzV2l0aENhcGFjaXR5UmVxdWVzdBIlCgdvcHRpb25zGAEgASgLMhQucmJlZS52MS5GaW5kT3B0aW9ucxIbChNyZXF1aXJlZF92cmFtX2J5dGVzGAIgASgEEhYKDmhlYWRyb29tX2J5dGVzGAMgASgEEgwKBGlkbGUYBCABKAgiegofRmluZFdvcmtlcnNXaXRoQ2FwYWNpdHlSZXNwb25zZRIgCgd3b3JrZXJzGAEgAygLMg8ucmJlZS52MS5Xb3JrZXISEAoIcmV2aXNpb24YAiABKAkSIwoIY292ZXJhZ2UYAyABKAsyES5yYmVlLnYxLkNvdmVyYWdlKpIBCglGaW5kT3JkZXISGgoWRklORF9PUkRFUl9VTlNQRUNJRklFRBAAEhMKD0ZJTkRfT1JERVJfTkFNRRABEhsKF0ZJTkRfT1JERVJfTE9OR0VTVF9JRExFEAISGAoURklORF9PUkRFUl9MRUFTVF9DUFUQAxIdChlGSU5EX09SREVSX01PU1RfRlJFRV9WUkFNEAQqUAoJSWRsZUJhc2lzEhoKFklETEVfQkFTSVNfVU5TUEVDSUZJRUQQABITCg9JRExFX0JBU0lTX0FVVE8QARISCg5JRExFX0JBU0lTX0dQVRACKnMKCk1vZGVsTWF0Y2gSGwoXTU9ERUxfTUFUQ0hfVU5TUEVDSUZJRUQQABIVChFNT0RFTF9NQVRDSF9FWEFDVBABEhsKF01PREVMX01BVENIX0lHTk9SRV9DQVNFEAISFAoQTU9ERUxfTUFUQ0hfR0xPQhADMrsCChBTY2hlZHVsZXJTZXJ2aWNlElQKD0ZpbmRJZGxlV29ya2VycxIfLnJiZWUudjEuRmluZElkbGVXb3JrZXJzUmVxdWVzdBogLnJiZWUudjEuRmluZElkbGVXb3JrZXJzUmVzcG9uc2USYwoURmluZFdvcmtlcnNXaXRoTW9kZWwSJC5yYmVlLnYxLkZpbmRXb3JrZXJzV2l0aE1vZGVsUmVxdWVzdBolLnJiZWUudjEuRmluZFdvcmtlcnNXaXRoTW9kZWxSZXNwb25zZRJsChdGaW5kV29ya2Vyc1dpdGhDYXBhY2l0eRInLnJiZWUudjEuRmluZFdvcmtlcnNXaXRoQ2FwYWNpdHlSZXF1ZXN0GigucmJlZS52MS5GaW5kV29ya2Vyc1dpdGhDYXBhY2l0eVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_rbee_v1_fleet, file_rbee_v1_worker]);
+  fileDesc("ChdyYmVlL3YxL3NjaGVkdWxlci5wcm90bxIHcmJlZS52MSLyAQoLRmluZE9wdGlvbnMSHwoGZmlsdGVyGAEgASgLMg8ucmJlZS52MS5GaWx0ZXISKgoHbWF4X2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCghtaW5faWRsZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVsaW1pdBgEIAEoDRIhCgVvcmRlchgFIAEoDjISLnJiZWUudjEuRmluZE9yZGVyEhAKCGhlbGRfdG9vGAYgASgIEhEKCXBhZ2Vfc2l6ZRgHIAEoBRISCgpwYWdlX3Rva2VuGAggASgJImIKFkZpbmRJZGxlV29ya2Vyc1JlcXVlc3QSJQoHb3B0aW9ucxgBIAEoCzIULnJiZWUudjEuRmluZE9wdGlvbnMSIQoFYmFzaXMYAiABKA4yEi5yYmVlLnYxLklkbGVCYXNpcyKLAQoXRmluZElkbGVXb3JrZXJzUmVzcG9uc2USIAoHd29ya2VycxgBIAMoCzIPLnJiZWUudjEuV29ya2VyEhAKCHJldmlzaW9uGAIgASgJEiMKCGNvdmVyYWdlGAMgASgLMhEucmJlZS52MS5Db3ZlcmFnZRIXCg9uZXh0X3BhZ2VfdG9rZW4YBCABKAkihQEKG0ZpbmRXb3JrZXJzV2l0aE1vZGVsUmVxdWVzdBIlCgdvcHRpb25zGAEgASgLMhQucmJlZS52MS5GaW5kT3B0aW9ucxINCgVtb2RlbBgCIAEoCRIiCgVtYXRjaBgDIAEoDjITLnJiZWUudjEuTW9kZWxNYXRjaBIMCgRpZGxlGAQgASgIIpABChxGaW5kV29ya2Vyc1dpdGhNb2RlbFJlc3BvbnNlEiAKB3dvcmtlcnMYASADKAsyDy5yYmVlLnYxLldvcmtlchIQCghyZXZpc2lvbhgCIAEoCRIjCghjb3ZlcmFnZRgDIAEoCzIRLnJiZWUudjEuQ292ZXJhZ2USFwoPbmV4dF9wYWdlX3Rva2VuGAQgASgJIooBCh5GaW5kV29ya2Vyc1dpdGhDYXBhY2l0eVJlcXVlc3QSJQoHb3B0aW9ucxgBIAEoCzIULnJiZWUudjEuRmluZE9wdGlvbnMSGwoTcmVxdWlyZWRfdnJhbV9ieXRlcxgCIAEoBBIWCg5oZWFkcm9vbV9ieXRlcxgDIAEoBBIMCgRpZGxlGAQgASgIIpMBCh9GaW5kV29ya2Vyc1dpdGhDYXBhY2l0eVJlc3BvbnNlEiAKB3dvcmtlcnMYASADKAsyDy5yYmVlLnYxLldvcmtlchIQCghyZXZpc2lvbhgCIAEoCRIjCghjb3ZlcmFnZRgDIAEoCzIRLnJiZWUudjEuQ292ZXJhZ2USFwoPbmV4dF9wYWdlX3Rva2VuGAQgASgJIowBChNGaW5kQ2FwYWNpdHlSZXF1ZXN0EiUKB29wdGlvbnMYASABKAsyFC5yYmVlLnYxLkZpbmRPcHRpb25zEhsKE3JlcXVpcmVkX3ZyYW1fYnl0ZXMYAiABKAQSFgoOaGVhZHJvb21fYnl0ZXMYAyABKAQSGQoDZml0GAQgASgOMgwucmJlZS52MS5GaXQiigEKFEZpbmRDYXBhY2l0eVJlc3BvbnNlEiIKBGdwdXMYASADKAsyFC5yYmVlLnYxLkdwdUNhcGFjaXR5EhAKCHJldmlzaW9uGAIgASgJEiMKCGNvdmVyYWdlGAMgASgLMhEucmJlZS52MS5Db3ZlcmFnZRIXCg9uZXh0X3BhZ2VfdG9rZW4YBCABKAkicgoLR3B1Q2FwYWNpdHkSDAoEaGl2ZRgBIAEoCRIZCgNncHUYAiABKAsyDC5yYmVlLnYxLkdwdRISCgpmcmVlX2J5dGVzGAMgASgEEiYKA2FnZRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiK8AgoORXhwbGFpblJlcXVlc3QSNwoMaWRsZV93b3JrZXJzGAEgASgLMh8ucmJlZS52MS5GaW5kSWRsZVdvcmtlcnNSZXF1ZXN0SAASQgoSd29ya2Vyc193aXRoX21vZGVsGAIgASgLMiQucmJlZS52MS5GaW5kV29ya2Vyc1dpdGhNb2RlbFJlcXVlc3RIABJIChV3b3JrZXJzX3dpdGhfY2FwYWNpdHkYAyABKAsyJy5yYmVlLnYxLkZpbmRXb3JrZXJzV2l0aENhcGFjaXR5UmVxdWVzdEgAEjAKCGNhcGFjaXR5GAQgASgLMhwucmJlZS52MS5GaW5kQ2FwYWNpdHlSZXF1ZXN0SAASEQoJcGFnZV9zaXplGAUgASgFEhIKCnBhZ2VfdG9rZW4YBiABKAlCCgoIcXVlc3Rpb24ihQEKD0V4cGxhaW5SZXNwb25zZRIiCgh2ZXJkaWN0cxgBIAMoCzIQLnJiZWUudjEuVmVyZGljdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAkSIwoIY292ZXJhZ2UYBCABKAsyES5yYmVlLnYxLkNvdmVyYWdlIk8KB1ZlcmRpY3QSDAoEbmFtZRgBIAEoCRIOCgZjaG9zZW4YAiABKAgSJgoKb2JqZWN0aW9ucxgDIAMoCzISLnJiZWUudjEuT2JqZWN0aW9uIkMKCU9iamVjdGlvbhIkCgRraW5kGAEgASgOMhYucmJlZS52MS5PYmplY3Rpb25LaW5kEhAKCHNlbnRlbmNlGAIgASgJInUKDlJlc2VydmVSZXF1ZXN0Eh4KBmNsYWltcxgBIAMoCzIOLnJiZWUudjEuQ2xhaW0SJgoDdHRsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEgsKA2tleRgDIAEoCRIOCgZob2xkZXIYBCABKAkicQoFQ2xhaW0SEAoGd29ya2VyGAEgASgJSAASKgoKYW55X3dvcmtlchgCIAEoCzIULnJiZWUudjEuV29ya2VyQ2xhaW1IABIiCgR2cmFtGAMgASgLMhIucmJlZS52MS5WcmFtQ2xhaW1IAEIGCgR3aGF0IpsBCgtXb3JrZXJDbGFpbRIfCgZmaWx0ZXIYASABKAsyDy5yYmVlLnYxLkZpbHRlchINCgVtb2RlbBgCIAEoCRIiCgVtYXRjaBgDIAEoDjITLnJiZWUudjEuTW9kZWxNYXRjaBIMCgRpZGxlGAQgASgIEioKB21heF9hZ2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24igAEKCVZyYW1DbGFpbRINCgVieXRlcxgBIAEoBBIWCg5oZWFkcm9vbV9ieXRlcxgCIAEoBBIfCgZmaWx0ZXIYAyABKAsyDy5yYmVlLnYxLkZpbHRlchIQCghncHVfdXVpZBgEIAEoCRIZCgNmaXQYBSABKA4yDC5yYmVlLnYxLkZpdCKNAQoLUmVzZXJ2YXRpb24SCgoCaWQYASABKAkSCwoDa2V5GAIgASgJEg4KBmhvbGRlchgDIAEoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJAoFaG9sZHMYBSADKAsyFS5yYmVlLnYxLlJlc2VydmVkSG9sZCJeCgxSZXNlcnZlZEhvbGQSDAoEaGl2ZRgBIAEoCRIbCgRob2xkGAIgASgLMg0ucmJlZS52MS5Ib2xkEiMKCGVuZHBvaW50GAMgASgLMhEucmJlZS52MS5FbmRwb2ludCJOCg9SZXNlcnZlUmVzcG9uc2USKQoLcmVzZXJ2YXRpb24YASABKAsyFC5yYmVlLnYxLlJlc2VydmF0aW9uEhAKCGV4aXN0aW5nGAIgASgIIkIKDFJlbmV3UmVxdWVzdBIKCgJpZBgBIAEoCRImCgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iOgoNUmVuZXdSZXNwb25zZRIpCgtyZXNlcnZhdGlvbhgBIAEoCzIULnJiZWUudjEuUmVzZXJ2YXRpb24iHAoOUmVsZWFzZVJlcXVlc3QSCgoCaWQYASABKAkiMwoPUmVsZWFzZVJlc3BvbnNlEhAKCHJlbGVhc2VkGAEgASgNEg4KBmluX3VzZRgCIAEoDSJAChdMaXN0UmVzZXJ2YXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSKEAQoYTGlzdFJlc2VydmF0aW9uc1Jlc3BvbnNlEioKDHJlc2VydmF0aW9ucxgBIAMoCzIULnJiZWUudjEuUmVzZXJ2YXRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEiMKCGNvdmVyYWdlGAMgASgLMhEucmJlZS52MS5Db3ZlcmFnZSqSAQoJRmluZE9yZGVyEhoKFkZJTkRfT1JERVJfVU5TUEVDSUZJRUQQABITCg9GSU5EX09SREVSX05BTUUQARIbChdGSU5EX09SREVSX0xPTkdFU1RfSURMRRACEhgKFEZJTkRfT1JERVJfTEVBU1RfQ1BVEAMSHQoZRklORF9PUkRFUl9NT1NUX0ZSRUVfVlJBTRAEKlAKCUlkbGVCYXNpcxIaChZJRExFX0JBU0lTX1VOU1BFQ0lGSUVEEAASEwoPSURMRV9CQVNJU19BVVRPEAESEgoOSURMRV9CQVNJU19HUFUQAipzCgpNb2RlbE1hdGNoEhsKF01PREVMX01BVENIX1VOU1BFQ0lGSUVEEAASFQoRTU9ERUxfTUFUQ0hfRVhBQ1QQARIbChdNT0RFTF9NQVRDSF9JR05PUkVfQ0FTRRACEhQKEE1PREVMX01BVENIX0dMT0IQAypKCgNGaXQSEwoPRklUX1VOU1BFQ0lGSUVEEAASDAoIRklUX0JFU1QQARINCglGSVRfRklSU1QQAhIRCg1GSVRfTU9TVF9GUkVFEAMqlwMKDU9iamVjdGlvbktpbmQSHgoaT0JKRUNUSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIaChZPQkpFQ1RJT05fS0lORF9UT09fT0xEEAESHgoaT0JKRUNUSU9OX0tJTkRfTk9UX1JVTk5JTkcQAhIcChhPQkpFQ1RJT05fS0lORF9OT1RfUkVBRFkQAxIXChNPQkpFQ1RJT05fS0lORF9CVVNZEAQSIwofT0JKRUNUSU9OX0tJTkRfQUNUSVZJVFlfVU5LTk9XThAFEiEKHU9CSkVDVElPTl9LSU5EX0lETEVfVE9PX1NIT1JUEAYSHgoaT0JKRUNUSU9OX0tJTkRfT1RIRVJfTU9ERUwQBxIZChVPQkpFQ1RJT05fS0lORF9OT19HUFUQCBIaChZPQkpFQ1RJT05fS0lORF9OT19ST09NEAkSHgoaT0JKRUNUSU9OX0tJTkRfR1BVX1VOS05PV04QChIXChNPQkpFQ1RJT05fS0lORF9IRUxEEAsSGwoXT0JKRUNUSU9OX0tJTkRfRFJBSU5JTkcQDDLTBQoQU2NoZWR1bGVyU2VydmljZRJUCg9GaW5kSWRsZVdvcmtlcnMSHy5yYmVlLnYxLkZpbmRJZGxlV29ya2Vyc1JlcXVlc3QaIC5yYmVlLnYxLkZpbmRJZGxlV29ya2Vyc1Jlc3BvbnNlEmMKFEZpbmRXb3JrZXJzV2l0aE1vZGVsEiQucmJlZS52MS5GaW5kV29ya2Vyc1dpdGhNb2RlbFJlcXVlc3QaJS5yYmVlLnYxLkZpbmRXb3JrZXJzV2l0aE1vZGVsUmVzcG9uc2USbAoXRmluZFdvcmtlcnNXaXRoQ2FwYWNpdHkSJy5yYmVlLnYxLkZpbmRXb3JrZXJzV2l0aENhcGFjaXR5UmVxdWVzdBooLnJiZWUudjEuRmluZFdvcmtlcnNXaXRoQ2FwYWNpdHlSZXNwb25zZRJLCgxGaW5kQ2FwYWNpdHkSHC5yYmVlLnYxLkZpbmRDYXBhY2l0eVJlcXVlc3QaHS5yYmVlLnYxLkZpbmRDYXBhY2l0eVJlc3BvbnNlEjwKB0V4cGxhaW4SFy5yYmVlLnYxLkV4cGxhaW5SZXF1ZXN0GhgucmJlZS52MS5FeHBsYWluUmVzcG9uc2USPAoHUmVzZXJ2ZRIXLnJiZWUudjEuUmVzZXJ2ZVJlcXVlc3QaGC5yYmVlLnYxLlJlc2VydmVSZXNwb25zZRI2CgVSZW5ldxIVLnJiZWUudjEuUmVuZXdSZXF1ZXN0GhYucmJlZS52MS5SZW5ld1Jlc3BvbnNlEjwKB1JlbGVhc2USFy5yYmVlLnYxLlJlbGVhc2VSZXF1ZXN0GhgucmJlZS52MS5SZWxlYXNlUmVzcG9uc2USVwoQTGlzdFJlc2VydmF0aW9ucxIgLnJiZWUudjEuTGlzdFJlc2VydmF0aW9uc1JlcXVlc3QaIS5yYmVlLnYxLkxpc3RSZXNlcnZhdGlvbnNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_rbee_v1_fleet, file_rbee_v1_grant, file_rbee_v1_hive, file_rbee_v1_worker]);
 
 /**
  * Describes the message rbee.v1.FindOptions.
@@ -65,6 +67,146 @@ export const FindWorkersWithCapacityResponseSchema = /*@__PURE__*/
   messageDesc(file_rbee_v1_scheduler, 6);
 
 /**
+ * Describes the message rbee.v1.FindCapacityRequest.
+ * Use `create(FindCapacityRequestSchema)` to create a new message.
+ */
+export const FindCapacityRequestSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 7);
+
+/**
+ * Describes the message rbee.v1.FindCapacityResponse.
+ * Use `create(FindCapacityResponseSchema)` to create a new message.
+ */
+export const FindCapacityResponseSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 8);
+
+/**
+ * Describes the message rbee.v1.GpuCapacity.
+ * Use `create(GpuCapacitySchema)` to create a new message.
+ */
+export const GpuCapacitySchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 9);
+
+/**
+ * Describes the message rbee.v1.ExplainRequest.
+ * Use `create(ExplainRequestSchema)` to create a new message.
+ */
+export const ExplainRequestSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 10);
+
+/**
+ * Describes the message rbee.v1.ExplainResponse.
+ * Use `create(ExplainResponseSchema)` to create a new message.
+ */
+export const ExplainResponseSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 11);
+
+/**
+ * Describes the message rbee.v1.Verdict.
+ * Use `create(VerdictSchema)` to create a new message.
+ */
+export const VerdictSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 12);
+
+/**
+ * Describes the message rbee.v1.Objection.
+ * Use `create(ObjectionSchema)` to create a new message.
+ */
+export const ObjectionSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 13);
+
+/**
+ * Describes the message rbee.v1.ReserveRequest.
+ * Use `create(ReserveRequestSchema)` to create a new message.
+ */
+export const ReserveRequestSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 14);
+
+/**
+ * Describes the message rbee.v1.Claim.
+ * Use `create(ClaimSchema)` to create a new message.
+ */
+export const ClaimSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 15);
+
+/**
+ * Describes the message rbee.v1.WorkerClaim.
+ * Use `create(WorkerClaimSchema)` to create a new message.
+ */
+export const WorkerClaimSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 16);
+
+/**
+ * Describes the message rbee.v1.VramClaim.
+ * Use `create(VramClaimSchema)` to create a new message.
+ */
+export const VramClaimSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 17);
+
+/**
+ * Describes the message rbee.v1.Reservation.
+ * Use `create(ReservationSchema)` to create a new message.
+ */
+export const ReservationSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 18);
+
+/**
+ * Describes the message rbee.v1.ReservedHold.
+ * Use `create(ReservedHoldSchema)` to create a new message.
+ */
+export const ReservedHoldSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 19);
+
+/**
+ * Describes the message rbee.v1.ReserveResponse.
+ * Use `create(ReserveResponseSchema)` to create a new message.
+ */
+export const ReserveResponseSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 20);
+
+/**
+ * Describes the message rbee.v1.RenewRequest.
+ * Use `create(RenewRequestSchema)` to create a new message.
+ */
+export const RenewRequestSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 21);
+
+/**
+ * Describes the message rbee.v1.RenewResponse.
+ * Use `create(RenewResponseSchema)` to create a new message.
+ */
+export const RenewResponseSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 22);
+
+/**
+ * Describes the message rbee.v1.ReleaseRequest.
+ * Use `create(ReleaseRequestSchema)` to create a new message.
+ */
+export const ReleaseRequestSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 23);
+
+/**
+ * Describes the message rbee.v1.ReleaseResponse.
+ * Use `create(ReleaseResponseSchema)` to create a new message.
+ */
+export const ReleaseResponseSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 24);
+
+/**
+ * Describes the message rbee.v1.ListReservationsRequest.
+ * Use `create(ListReservationsRequestSchema)` to create a new message.
+ */
+export const ListReservationsRequestSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 25);
+
+/**
+ * Describes the message rbee.v1.ListReservationsResponse.
+ * Use `create(ListReservationsResponseSchema)` to create a new message.
+ */
+export const ListReservationsResponseSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_scheduler, 26);
+
+/**
  * Describes the enum rbee.v1.FindOrder.
  */
 export const FindOrderSchema = /*@__PURE__*/
@@ -99,6 +241,32 @@ export const ModelMatchSchema = /*@__PURE__*/
  */
 export const ModelMatch = /*@__PURE__*/
   tsEnum(ModelMatchSchema);
+
+/**
+ * Describes the enum rbee.v1.Fit.
+ */
+export const FitSchema = /*@__PURE__*/
+  enumDesc(file_rbee_v1_scheduler, 3);
+
+/**
+ * Which of the GPUs that have room comes first.
+ *
+ * @generated from enum rbee.v1.Fit
+ */
+export const Fit = /*@__PURE__*/
+  tsEnum(FitSchema);
+
+/**
+ * Describes the enum rbee.v1.ObjectionKind.
+ */
+export const ObjectionKindSchema = /*@__PURE__*/
+  enumDesc(file_rbee_v1_scheduler, 4);
+
+/**
+ * @generated from enum rbee.v1.ObjectionKind
+ */
+export const ObjectionKind = /*@__PURE__*/
+  tsEnum(ObjectionKindSchema);
 
 /**
  * Served by the queen; unary only, so that browsers can call all of it.
