@@ -8,16 +8,19 @@ use proto::fleet_service_client::FleetServiceClient;
 use proto::scheduler_service_client::SchedulerServiceClient;
 use proto::worker_service_client::WorkerServiceClient;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt;
 
 /// A queen or a hive that takes no connection for this long is given up.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection that answers no ping for this long is dead; pings go out as often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Nobody is asked again sooner than this.
+const ASKED_AGAIN_MIN: Duration = Duration::from_millis(100);
 /// Larger answers are refused: some 60,000 workers in one.
 pub const ANSWER_MAX: usize = 64 << 20;
 
@@ -125,6 +128,25 @@ pub async fn deed<T>(
         }
         other => other,
     })
+}
+
+/// Asks again while whoever answers is not ready yet and says when it will be, as a queen does that has just started;
+/// for `limit` at most, and what comes then is the answer. `ask` must be harmless when repeated.
+pub async fn asked_again<T, F>(limit: Duration, ask: impl Fn() -> F) -> Result<Response<T>, Status>
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    let began = Instant::now();
+    loop {
+        let answer = ask().await;
+        let Err(status) = &answer else { return answer };
+        let named = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+        let Some(wait) = named.filter(|_| status.code() == Code::Unavailable) else { return answer };
+        if began.elapsed() + wait >= limit {
+            return answer;
+        }
+        tokio::time::sleep(wait.max(ASKED_AGAIN_MIN)).await;
+    }
 }
 
 /// What a status means to whoever typed the command.

@@ -16,8 +16,12 @@ pub async fn run(global: &Global, args: &Release) -> Result<(), Failure> {
 }
 
 async fn release(global: &Global, id: &str) -> Result<(), Failure> {
-    let mut client = connect::scheduler(global).await?;
-    let asking = client.release(proto::ReleaseRequest { id: id.to_owned() });
+    let client = connect::scheduler(global).await?;
+    let request = proto::ReleaseRequest { id: id.to_owned() };
+    let asking = connect::asked_again(global.timeout, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.release(request).await }
+    });
     let answer = connect::answer(global.timeout, &format!("release {id}"), asking).await?;
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "ReleaseResponse", &answer),

@@ -17,8 +17,12 @@ pub async fn run(global: &Global, args: &Reserve) -> Result<(), Failure> {
         key: args.key.clone().unwrap_or_default(),
         holder: args.holder.clone().unwrap_or_else(stop::user),
     };
-    let mut client = connect::scheduler(global).await?;
-    let answer = ask(global, "reserve", client.reserve(request)).await?;
+    let client = connect::scheduler(global).await?;
+    let asking = connect::asked_again(global.timeout, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.reserve(request).await }
+    });
+    let answer = ask(global, "reserve", asking).await?;
     if answer.existing && !global.quiet {
         terminal::say("this key was answered before: nothing more is held");
     }
@@ -28,8 +32,12 @@ pub async fn run(global: &Global, args: &Reserve) -> Result<(), Failure> {
 /// Moves its end.
 pub async fn renew(global: &Global, args: &Renew) -> Result<(), Failure> {
     let request = proto::RenewRequest { id: args.id.clone(), ttl: args.ttl.map(common::duration) };
-    let mut client = connect::scheduler(global).await?;
-    let answer = ask(global, &format!("renew {}", args.id), client.renew(request)).await?;
+    let client = connect::scheduler(global).await?;
+    let asking = connect::asked_again(global.timeout, || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.renew(request).await }
+    });
+    let answer = ask(global, &format!("renew {}", args.id), asking).await?;
     print(global, "RenewResponse", &answer, answer.reservation.as_slice())
 }
 
