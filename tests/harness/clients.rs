@@ -5,7 +5,7 @@ use proto::grant_service_client::GrantServiceClient;
 use proto::scheduler_service_client::SchedulerServiceClient;
 use proto::watch_response::Event;
 use proto::{WatchRequest, WatchResponse, Worker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 use tonic::Streaming;
@@ -36,6 +36,8 @@ pub struct Watcher {
     pub workers: BTreeMap<String, Worker>,
     /// Hives by id.
     pub hives: BTreeMap<String, proto::Hive>,
+    /// Hives that were heard from since the snapshot began.
+    pub heard: BTreeSet<String>,
     /// The newest revision.
     pub revision: String,
     /// Bookmarks read.
@@ -52,6 +54,7 @@ impl Watcher {
             stream,
             workers: BTreeMap::new(),
             hives: BTreeMap::new(),
+            heard: BTreeSet::new(),
             revision: String::new(),
             bookmarks: Vec::new(),
             snapshots: Vec::new(),
@@ -81,6 +84,7 @@ impl Watcher {
                 self.snapshots.push(begin.reason());
                 self.workers.clear();
                 self.hives.clear();
+                self.heard.clear();
             }
             Event::Update(update) => {
                 for worker in &update.workers {
@@ -97,6 +101,7 @@ impl Watcher {
                 for id in &update.removed_hives {
                     self.hives.remove(id);
                 }
+                self.heard.extend(update.beats.iter().map(|beat| beat.hive.clone()));
                 self.revision.clone_from(&update.revision);
             }
             Event::SnapshotEnd(end) => self.revision.clone_from(&end.revision),

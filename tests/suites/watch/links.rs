@@ -20,7 +20,8 @@ async fn s2_a_half_open_link_is_found_within_5_s_at_both_ends() {
     let hive = scene.hive_from(scene.hive_command_to(&proxy.url(), "box", &[]), "box").await;
     let mut watcher = Watcher::open(&scene.url(), WatchRequest::default()).await;
     let live = |w: &Watcher| w.hives.get("box").is_some_and(|hive| hive.freshness() == Freshness::Live);
-    watcher.until("the hive", SOON, live).await;
+    // A registered hive is live before its stream has begun.
+    watcher.until("the hive heard from", SOON, |w| live(w) && w.heard.contains("box")).await;
 
     proxy.set(Mode::Stall);
     let stalled = Instant::now();
