@@ -24,8 +24,8 @@ pub(super) struct Shown {
     pub gone: bool,
     /// The revision at which it was first shown: a cursor before it cannot have seen it.
     pub created: u64,
-    /// The revision at which it was shown before the present one.
-    pub prior: u64,
+    /// The number of its present state among all that the class has shown.
+    pub state: u64,
 }
 
 /// A class: made for its first watcher, ended with its last.
@@ -41,6 +41,8 @@ pub(super) struct View {
     /// The index has been read up to this revision.
     pub reached: u64,
     pub objects: Ordered<Shown>,
+    /// So many states have been shown, one after the other.
+    pub states: u64,
     pub shelf: Shelf,
     hint: Option<Key>,
     /// Removals up to this revision cannot matter: the view was begun after them.
@@ -80,31 +82,32 @@ impl View {
     fn take(&mut self, key: Key, revision: u64, object: &Object, wanted: &Wanted) {
         let bytes = (!object.gone && wanted.matches(&object.subject)).then(|| wanted.cut(&object.bytes));
         let place = self.places.get(key as usize).copied().unwrap_or(NONE);
-        let prior = self.objects.number(place).unwrap_or(0);
+        let state = self.states + 1;
         match (self.objects.get_mut(place), bytes) {
             (Some(shown), Some(bytes)) => {
                 // What the mask hides is no news.
                 if !shown.gone && shown.bytes == bytes {
                     return;
                 }
-                (shown.bytes, shown.gone, shown.prior) = (bytes, false, prior);
+                (shown.bytes, shown.gone, shown.state) = (bytes, false, state);
                 self.objects.advance(place, revision);
             }
             (Some(shown), None) if !shown.gone => {
-                (shown.bytes, shown.gone, shown.prior) = (object.subject.removal(), true, prior);
+                (shown.bytes, shown.gone, shown.state) = (object.subject.removal(), true, state);
                 self.objects.advance(place, revision);
                 self.left(revision, place);
             }
             (None, Some(bytes)) => {
-                let shown = Shown { source: key, bytes, gone: false, created: revision, prior: 0 };
+                let shown = Shown { source: key, bytes, gone: false, created: revision, state };
                 let place = self.objects.push(revision, shown);
                 if self.places.len() <= key as usize {
                     self.places.resize(key as usize + 1, NONE);
                 }
                 self.places[key as usize] = place;
             }
-            _ => {}
+            _ => return,
         }
+        self.states = state;
     }
 
     fn left(&mut self, revision: u64, place: Key) {

@@ -356,6 +356,18 @@ fn same_to_filters(a: &Subject, b: &Subject) -> bool {
 }
 
 #[test]
+fn what_came_back_between_two_pages_is_told_with_the_states_that_were_passed_over() {
+    let mut model = Model::new();
+    let read = |watcher, pages, bytes| Step::Read { watcher, pages, bytes };
+    let hive = || Step::Hive { name: 0, hostname: 0 };
+    let put = |name| Step::Put { name, model: 0, state: 1, cpu: 0 };
+    let steps = [hive(), Step::Resume { watcher: 3 }, Step::Open { watcher: 1, wish: 3 }, Step::Churn, read(1, 2, 150)];
+    let later = [Step::Remove { name: 8 }, put(0), put(1), read(3, 2, 150), hive(), read(1, 1, 150)];
+    steps.into_iter().chain(later).for_each(|step| model.take(step));
+    model.finish();
+}
+
+#[test]
 fn w1_to_w7_hold_whatever_happens() {
     let cases = if std::env::var_os("LONG").is_some() { CASES.1 } else { CASES.0 };
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };

@@ -28,6 +28,8 @@ pub struct Place {
     cursor: u64,
     beats: u64,
     hint: Option<Key>,
+    /// So many states had its class shown up to there.
+    states: u64,
     /// Removals up to this revision cannot matter: everything that was shown so far was looked at after them.
     begun: u64,
     snapshot: bool,
@@ -55,7 +57,7 @@ impl Place {
     }
 
     fn take(&mut self, page: &Page, tip: (u64, u64)) -> Read {
-        (self.cursor, self.beats, self.hint) = (page.upper, page.beats, page.hint);
+        (self.cursor, self.beats, self.hint, self.states) = (page.upper, page.beats, page.hint, page.states);
         self.begun = self.begun.min(page.tip);
         let later = !page.cut && (page.upper, page.beats) != tip;
         Read::Page { message: page.message.clone(), more: page.cut, later }
@@ -87,6 +89,8 @@ struct Gathered {
     /// Objects of which states before the one that is told were not.
     merged: u64,
     hint: Option<Key>,
+    /// The number of the last state in its class.
+    state: u64,
     conflated: u64,
 }
 
@@ -97,6 +101,8 @@ struct Met {
     size: usize,
     part: Option<Bytes>,
     merged: bool,
+    /// Its number in its class.
+    state: u64,
 }
 
 impl Feed {
@@ -186,7 +192,7 @@ impl Feed {
         let (mut gathered, upper) = inner.gather(place, &class.wanted, max_bytes);
         let beats = inner.gather_beats(place, &class.wanted, upper, max_bytes, &mut gathered);
         if upper == tip.0 {
-            (gathered.hint, place.joined) = (None, true);
+            (gathered.hint, gathered.state, place.joined) = (None, view.states, true);
         }
         let page = self.page(now, place.from(), (upper, beats), tip, &gathered);
         place.take(&page, tip)
@@ -195,8 +201,8 @@ impl Feed {
     fn page(&self, made: Instant, from: From, to: (u64, u64), tip: (u64, u64), gathered: &Gathered) -> Page {
         self.told.made(gathered.conflated);
         let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(to.0), gathered));
-        let ((upper, beats), hint, cut) = (to, gathered.hint, to != tip);
-        Page { from, upper, beats, hint, message, cut, made, tip: tip.0 }
+        let ((upper, beats), hint, states, cut) = (to, gathered.hint, gathered.state, to != tip);
+        Page { from, upper, beats, hint, states, message, cut, made, tip: tip.0 }
     }
 }
 
@@ -214,6 +220,7 @@ impl Inner {
             size: object.bytes.len(),
             part: object.seen_by(place.cursor, wanted),
             merged: object.prior > place.cursor,
+            state: 0,
         });
         let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes);
         let upper = stopped.unwrap_or(self.revision);
@@ -254,10 +261,16 @@ impl View {
             revision,
             size: shown.bytes.len(),
             part: (!shown.gone || shown.created <= place.cursor).then(|| shown.bytes.clone()),
-            merged: shown.prior > place.cursor,
+            merged: false,
+            state: shown.state,
         });
         let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes);
-        gathered.conflated = if place.snapshot { 0 } else { gathered.merged };
+        if stopped.is_none() {
+            gathered.state = self.states;
+        }
+        // Those that no object stands at any more were replaced.
+        let passed = gathered.state.saturating_sub(place.states);
+        gathered.conflated = if place.snapshot { 0 } else { passed.saturating_sub(gathered.scanned) };
         (gathered, stopped.unwrap_or(self.reached))
     }
 }
@@ -274,7 +287,7 @@ impl Gathered {
                 gathered.merged += u64::from(met.merged);
                 gathered.parts.push(part);
             }
-            gathered.hint = Some(met.key);
+            (gathered.hint, gathered.state) = (Some(met.key), met.state);
             let full = |next: &Met| gathered.bytes + next.size > max_bytes || gathered.scanned >= SCAN as u64;
             if newer.peek().is_some_and(full) {
                 return (gathered, Some(met.revision));

@@ -22,6 +22,8 @@ pub(super) struct Page {
     pub upper: u64,
     pub beats: u64,
     pub hint: Option<Key>,
+    /// Of a class: so many states it had shown by then.
+    pub states: u64,
     pub message: Option<Bytes>,
     pub cut: bool,
     pub made: Instant,
