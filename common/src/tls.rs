@@ -132,6 +132,10 @@ fn advice(error: &rustls::Error) -> String {
             "its certificate is for another name; use a name that is in it, or say with --tls-name which it has"
         }
         rustls::Error::InvalidMessage(_) => "it does not speak TLS; use http://, or give it a certificate",
+        // webpki's word for it, which rustls passes on as an error of somebody else.
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is an authority's own and not for a server; make one that is no authority's (with openssl req -x509: -addext basicConstraints=critical,CA:FALSE)"
+        }
         other => return format!("TLS: {other}"),
     };
     words.to_owned()
@@ -154,6 +158,21 @@ mod tests {
     fn private(path: &Path, mode: u32) {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn who_shows_an_authoritys_own_certificate_is_told_how_to_make_another() {
+        #[derive(Debug)]
+        struct CaUsedAsEndEntity;
+        impl std::fmt::Display for CaUsedAsEndEntity {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("CaUsedAsEndEntity")
+            }
+        }
+        impl Error for CaUsedAsEndEntity {}
+        let other = rustls::OtherError(std::sync::Arc::new(CaUsedAsEndEntity));
+        let told = advice(&rustls::Error::InvalidCertificate(CertificateError::Other(other)));
+        assert!(told.contains("basicConstraints"), "{told}");
     }
 
     #[test]
