@@ -2,9 +2,10 @@
 
 use super::recent::Overlay;
 use super::wish::{CLAIMS, Claim, VramClaim, WorkerClaim};
+use crate::fleet::room::{self, Unfit};
 use crate::fleet::{Fleet, Seen, matches, model_names};
 use common::{HiveId, WorkerId};
-use proto::{Activity, Fit, Freshness, Gpu, GpuSampleState, OperationalStatus, Readiness, WorkerState};
+use proto::{Activity, Fit, Freshness, Gpu, OperationalStatus, Readiness, WorkerState};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -274,7 +275,7 @@ impl Looking<'_> {
                 continue;
             }
             let place = Place::Gpu(id.clone(), gpu.uuid.clone());
-            match self.room(hive, freshness, gpu, claim, &place) {
+            match self.room(hive, freshness, at, claim, &place) {
                 Ok(free) => {
                     offer.candidates.push(Candidate { place, idle_for: None, free, at });
                     self.thin(offer, claim.fit);
@@ -284,12 +285,12 @@ impl Looking<'_> {
         }
     }
 
-    /// What is free on a GPU, when that is enough.
+    /// What is free on the GPU at a position of a hive's record, when that is enough.
     fn room(
         &self,
         hive: &proto::Hive,
         freshness: Freshness,
-        gpu: &Gpu,
+        at: usize,
         claim: &VramClaim,
         place: &Place,
     ) -> Result<u64, Miss> {
@@ -300,11 +301,8 @@ impl Looking<'_> {
         if freshness != Freshness::Live {
             return Err((253, "is on a hive that has been silent for too long".to_owned()));
         }
-        let told = !matches!(hive.gpu_sample_state(), GpuSampleState::Timeout | GpuSampleState::Error);
-        let Some(free) = free(gpu).filter(|_| told && gpu.error.is_none()) else {
-            return Err((254, "does not tell how much memory is free".to_owned()));
-        };
-        let released = self.overlay.released_vram(&gpu.uuid, &hive.holds);
+        let free = room::of(hive, at).map_err(|unfit| (254, unfit_words(unfit)))?.free;
+        let released = hive.gpus.get(at).map_or(0, |gpu| self.overlay.released_vram(&gpu.uuid, &hive.holds));
         let free = free.saturating_add(released).saturating_sub(self.overlay.taken_vram(place));
         let needed = claim.bytes.saturating_add(claim.headroom);
         if free >= needed {
@@ -324,10 +322,13 @@ impl Looking<'_> {
     }
 }
 
-/// total − max(used, observed) − held.
-fn free(gpu: &Gpu) -> Option<u64> {
-    let used = gpu.memory_used_bytes?.max(gpu.observed_bytes.unwrap_or(0));
-    Some(gpu.memory_total_bytes?.saturating_sub(used).saturating_sub(gpu.held_bytes))
+fn unfit_words(unfit: Unfit<'_>) -> String {
+    match unfit {
+        Unfit::Draining | Unfit::Stopping => "is on a hive that is draining".to_owned(),
+        Unfit::Broken(error) => format!("cannot be used: {error}"),
+        Unfit::Divided => "is divided (MIG), and its slices are looked at one by one".to_owned(),
+        Unfit::Driver(_) | Unfit::Untold => "does not tell how much memory is free".to_owned(),
+    }
 }
 
 fn size(bytes: u64) -> String {

@@ -110,6 +110,21 @@ async fn what_was_given_back_is_free_before_the_record_says_so() {
 }
 
 #[tokio::test]
+async fn a_gpu_that_the_finds_leave_out_is_not_asked_for_either() {
+    let hive = FakeHive::start("a", vec![], &[("GPU-a", 8)]).await;
+    let queen = Queen::new(std::slice::from_ref(&hive));
+    let stale = proto::Hive { gpu_sample_state: proto::GpuSampleState::Stale.into(), ..hive.record() };
+    let mut divided = hive.record();
+    divided.gpus.push(proto::Gpu { uuid: "MIG-1".into(), parent_uuid: Some("GPU-a".into()), ..Default::default() });
+    for (record, why) in [(stale, "does not tell how much memory is free"), (divided, "is divided (MIG)")] {
+        queen.hear_record(record, &hive);
+        let told = no(queen.reserve(vec![vram(1)]).await);
+        assert!(told.contains(why), "{told}");
+    }
+    assert_eq!(hive.calls(), [""; 0], "its hive was not even asked");
+}
+
+#[tokio::test]
 async fn hives_that_drain_or_are_silent_are_left_out() {
     let hives =
         [FakeHive::start("a", vec![idle()], &[("GPU-a", 8)]).await, FakeHive::start("b", vec![idle()], &[]).await];
