@@ -210,8 +210,9 @@ pub fn column(columns: &mut Columns, field: usize) -> &mut Option<Column> {
 }
 
 fn scaled(value: Option<f64>, unit: f64) -> Option<i64> {
-    let value = value.filter(|v| v.is_finite() && *v >= 0.0)? / unit;
-    (value < BELIEVABLE as f64).then(|| value.round() as i64)
+    // Rounded first: what is believed here must be believed where it is read again.
+    let rounded = (value.filter(|v| v.is_finite() && *v >= 0.0)? / unit).round();
+    (rounded < BELIEVABLE as f64).then_some(rounded as i64)
 }
 
 /// Rounded, but never from something to nothing.
@@ -254,6 +255,18 @@ mod tests {
         assert_eq!(drop_lies(&mut stats), 19);
         let left = read(&stats).iter().flatten().count();
         assert_eq!(left, read(&all).iter().flatten().count() - 18);
+    }
+
+    #[test]
+    fn what_is_just_believed_is_still_believed_once_it_is_rounded() {
+        for below in [0, 1, 2_000, 4_096, 100_000] {
+            let mut stats = ProcessStats { memory_current_bytes: Some(u64::MAX - below), ..ProcessStats::default() };
+            drop_lies(&mut stats);
+            let told = read(&stats);
+            let mut again = ProcessStats::default();
+            write(|field| told[field], &mut again);
+            assert_eq!(read(&again), told, "{below}");
+        }
     }
 
     /// Every field gets a value of its own here; one that `read`, `write` or `column` mixes up with another shows.

@@ -2,6 +2,8 @@
 
 /// The longest command line that is shown, in bytes.
 const SHOWN_MAX: usize = 4096;
+/// What stands where it was cut.
+const CUT: &str = "…";
 /// What stands in the place of a secret.
 const MASK: &str = "***";
 /// Tokens of well-known services begin like this.
@@ -16,9 +18,11 @@ pub fn escaped(arguments: &[Vec<u8>]) -> Vec<String> {
     arguments.iter().map(|argument| escape(argument)).collect()
 }
 
-/// What the world is shown of a command line: secrets masked, at most 4 KiB, "…" where it was cut.
+/// What the world is shown of a command line: secrets masked, at most 4 KiB with an end to each argument, "…" where it was
+/// cut.
 pub fn shown(command: &[String]) -> Vec<String> {
-    let mut left = SHOWN_MAX;
+    // There is always room for the sign that something is missing.
+    let mut left = SHOWN_MAX - CUT.len() - 1;
     let mut shown = Vec::new();
     let mut secret_next = false;
     for argument in command {
@@ -26,9 +30,8 @@ pub fn shown(command: &[String]) -> Vec<String> {
         secret_next = !secret_next && is_secret_flag(argument);
         // Each costs something, even an empty one: a million of them would be too many for the wire.
         if masked.len() >= left {
-            let room = left.saturating_sub("…".len());
-            let end = (0..=room.min(masked.len())).rev().find(|at| masked.is_char_boundary(*at)).unwrap_or(0);
-            shown.push(format!("{}…", &masked[..end]));
+            let end = (0..=left.min(masked.len())).rev().find(|at| masked.is_char_boundary(*at)).unwrap_or(0);
+            shown.push(format!("{}{CUT}", &masked[..end]));
             break;
         }
         left -= masked.len() + 1;
@@ -222,7 +225,11 @@ mod tests {
         assert_eq!(long.len(), 2);
         assert!(long.concat().len() <= SHOWN_MAX && long[1].ends_with('…'));
         let many = shown(&vec![String::new(); 60_000]);
-        assert!(many.len() <= SHOWN_MAX + 1 && many.last().unwrap() == "…");
+        assert!(many.len() <= SHOWN_MAX && many.last().unwrap() == CUT);
+        for before in SHOWN_MAX - 10..SHOWN_MAX + 2 {
+            let shown = shown(&["w".repeat(before), "xyz".to_owned()]);
+            assert!(shown.iter().map(|argument| argument.len() + 1).sum::<usize>() <= SHOWN_MAX, "{before}");
+        }
     }
 
     #[test]
