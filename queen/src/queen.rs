@@ -1,10 +1,12 @@
 //! The queen as a whole: bind, then run until told to stop.
 
 use crate::bound::Bounds;
+use crate::fleet::feed::Why;
 use crate::fleet::{Census, Fleet};
 use crate::guard::{Guard, GuardError, Renewal, renew};
 use crate::metrics::{Calls, Counts, Metrics, Sources};
 use crate::reserve::{Reserving, Ways};
+use crate::rpc::watch::rhythm;
 use crate::rpc::{Shared, telemetry};
 use crate::server::{Addresses, Doors};
 use crate::services::Around;
@@ -159,6 +161,7 @@ impl Queen {
         let ageing = tokio::spawn(age(shared.fleet.clone(), ending.clone()));
         let every = shared.config.bookmark.max(BOOKMARK_MIN);
         let counting = tokio::spawn(count(shared.fleet.clone(), bookmarks, every, ending.clone()));
+        let timing = tokio::spawn(rhythm::keep(shared.clone()));
         let tidying = tokio::spawn(shared.reserving.clone().tidy(ending.clone()));
         let renewing = tokio::spawn(renew(renewal, ending.clone()));
         let (config, stop) = (shared.config.clone(), ending.clone());
@@ -174,11 +177,13 @@ impl Queen {
             None => serving.await,
         };
         let failed = |task| move |source| ServeError::Task { task, source };
-        let (aged, counted, tidied, renewed) = (ageing.await, counting.await, tidying.await, renewing.await);
+        let (aged, counted, timed) = (ageing.await, counting.await, timing.await);
+        let (tidied, renewed) = (tidying.await, renewing.await);
         served.map_err(failed("server"))?;
         tidied.map_err(failed("tidying"))?;
         aged.map_err(failed("ageing"))?;
         renewed.map_err(failed("renewal"))?;
+        timed.map_err(failed("rhythm of watches"))?;
         counted.map_err(failed("bookmarks"))
     }
 }
@@ -247,6 +252,7 @@ async fn count(fleet: Arc<Fleet>, bookmarks: watch::Sender<Bytes>, every: Durati
             _ = ticks.tick() => {}
         }
         bookmarks.send_replace(bookmark(fleet.census(Instant::now())));
+        fleet.feed().wake_all(Why::Bookmark);
     }
 }
 

@@ -13,10 +13,6 @@ const REMOVED_WORKERS: u32 = 4;
 const REMOVED_HIVES: u32 = 5;
 pub(super) const BEATS: u32 = 6;
 
-/// `WatchResponse.bookmark`, and the revision in it.
-const BOOKMARK: u32 = 4;
-const REVISION: u32 = 1;
-
 /// Fields of `Worker`.
 const SPEC: u32 = 1;
 const STATS: u32 = 2;
@@ -80,18 +76,6 @@ pub fn hive(hive: &proto::Hive) -> Bytes {
 /// News that a hive was heard from.
 pub fn beat(beat: &HiveBeat) -> Bytes {
     whole(BEATS, beat)
-}
-
-/// A whole `WatchResponse` with a bookmark, from the revision up to which its watcher has read and the rest of it,
-/// which is the same for all watchers.
-pub fn bookmark(revision: &str, rest: &[u8]) -> Bytes {
-    let length = field_len(REVISION, revision.len()) + rest.len();
-    let mut bytes = BytesMut::with_capacity(field_len(BOOKMARK, length));
-    open(BOOKMARK, length, &mut bytes);
-    open(REVISION, revision.len(), &mut bytes);
-    bytes.extend_from_slice(revision.as_bytes());
-    bytes.extend_from_slice(rest);
-    bytes.freeze()
 }
 
 /// The removal of a worker (`hive/group/instance`) or of a hive.

@@ -12,7 +12,6 @@ pub mod push;
 pub mod scheduler;
 pub mod telemetry;
 pub mod watch;
-mod watcher;
 
 use crate::Config;
 use crate::bound::Bound;

@@ -3,7 +3,9 @@
 
 mod class;
 mod classes;
+mod followers;
 mod list;
+mod message;
 #[cfg(test)]
 pub(crate) mod mirror;
 #[cfg(test)]
@@ -17,7 +19,9 @@ mod watched;
 
 pub use class::Class;
 pub use classes::TooManyClasses;
+pub use followers::{Follower, Following, INTERVALS, Rhythm, Why};
 pub use list::Key;
+pub use message::Message;
 pub use page::{Place, Read};
 pub use sizes::{Sizes, Told};
 pub use telling::{News, Telling};
@@ -26,13 +30,13 @@ pub use wanted::Wanted;
 use super::filter;
 use super::object;
 use bytes::Bytes;
+use followers::Followers;
 use list::Ordered;
 use proto::{Filter, WorkerSpec};
 use shelf::Shelf;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 use watched::Watched;
 
 /// A removal is remembered for this long. Who missed it after that starts over with a snapshot.
@@ -135,7 +139,7 @@ pub struct Feed {
     shelf: Mutex<Shelf>,
     classes: Mutex<Vec<Weak<Class>>>,
     max_classes: usize,
-    changed: watch::Sender<u64>,
+    followers: Arc<Followers>,
     watched: Watched,
     told: Told,
 }
@@ -146,7 +150,7 @@ impl Feed {
     pub fn new(instance: String, max_classes: usize) -> Self {
         let (inner, shelf, classes) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (watched, told) = (Watched::default(), Told::default());
-        Self { instance, inner, shelf, classes, max_classes, changed: watch::Sender::new(0), watched, told }
+        Self { instance, inner, shelf, classes, max_classes, followers: Arc::default(), watched, told }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -169,16 +173,12 @@ impl Feed {
         format!("{}:{number}", self.instance)
     }
 
-    /// Changes whenever something was linked or a hive was heard from.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
     /// Opens the index for linking. Whoever holds the writer must not wait for anything.
     pub fn write(&self, now: Instant) -> Writer<'_> {
         let inner = self.lock();
         let before = inner.revision + inner.beat;
-        Writer { inner, changed: &self.changed, now, before, passed_over: 0 }
+        let news = Unheard { followers: &self.followers, before, now: before };
+        Writer { inner, news, now, passed_over: 0 }
     }
 
     /// Forgets removals that are too old.
@@ -187,13 +187,28 @@ impl Feed {
     }
 }
 
-/// The locked index. Watchers are woken when it is dropped.
+/// The locked index. Once it is unlocked again those who follow are woken.
 pub struct Writer<'a> {
+    // Dropped in this order: nobody is woken only to wait for the lock.
     inner: MutexGuard<'a, Inner>,
-    changed: &'a watch::Sender<u64>,
+    news: Unheard<'a>,
     now: Instant,
-    before: u64,
     passed_over: u32,
+}
+
+/// Revisions and beats together, as they were and as they are.
+struct Unheard<'a> {
+    followers: &'a Followers,
+    before: u64,
+    now: u64,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if self.now != self.before {
+            self.followers.changed(self.now);
+        }
+    }
 }
 
 impl Writer<'_> {
@@ -294,10 +309,7 @@ impl Writer<'_> {
 
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
-        let now = self.inner.revision + self.inner.beat;
-        if now != self.before {
-            self.changed.send_replace(now);
-        }
+        self.news.now = self.inner.revision + self.inner.beat;
     }
 }
 

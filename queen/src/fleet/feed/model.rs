@@ -302,7 +302,7 @@ impl Model {
             }
             Read::Page { message, more, later } => {
                 if let Some(message) = message {
-                    reader.history.heard(Duration::ZERO, WatchResponse::decode(message).unwrap());
+                    reader.history.heard(Duration::ZERO, message.read());
                 }
                 if !more && std::mem::take(&mut reader.in_snapshot) {
                     reader.place.end_snapshot();

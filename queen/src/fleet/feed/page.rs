@@ -3,11 +3,12 @@
 
 use super::class::{Class, View};
 use super::list::Key;
+use super::message::Message;
 use super::shelf::{From, Page};
 use super::wanted::Wanted;
 use super::{Feed, Inner};
 use crate::fleet::object;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -69,8 +70,8 @@ impl Place {
 pub enum Read {
     /// The next message, if there is anything to tell.
     Page {
-        /// A `WatchResponse` with an `Update`.
-        message: Option<Bytes>,
+        /// An `Update`.
+        message: Option<Message>,
         /// It was cut at its size: read again at once.
         more: bool,
         /// It is a message that others were sent before, and something has happened since: read again at the next
@@ -311,23 +312,23 @@ impl super::Object {
     }
 }
 
-fn update(revision: &str, gathered: &Gathered) -> Bytes {
+fn update(revision: &str, gathered: &Gathered) -> Message {
     let parts: usize = gathered.parts.iter().map(Bytes::len).sum();
     let conflated = match gathered.conflated {
         0 => 0,
         count => key_len(CONFLATED) + encoded_len_varint(count),
     };
     let length = object::field_len(REVISION, revision.len()) + parts + conflated;
-    let mut bytes = BytesMut::with_capacity(object::field_len(UPDATE, length));
-    object::open(UPDATE, length, &mut bytes);
-    object::open(REVISION, revision.len(), &mut bytes);
-    bytes.extend_from_slice(revision.as_bytes());
-    for part in &gathered.parts {
-        bytes.extend_from_slice(part);
-    }
-    if conflated > 0 {
-        encode_key(CONFLATED, WireType::Varint, &mut bytes);
-        encode_varint(gathered.conflated, &mut bytes);
-    }
-    bytes.freeze()
+    Message::write(object::field_len(UPDATE, length), |bytes| {
+        object::open(UPDATE, length, bytes);
+        object::open(REVISION, revision.len(), bytes);
+        bytes.extend_from_slice(revision.as_bytes());
+        for part in &gathered.parts {
+            bytes.extend_from_slice(part);
+        }
+        if conflated > 0 {
+            encode_key(CONFLATED, WireType::Varint, bytes);
+            encode_varint(gathered.conflated, bytes);
+        }
+    })
 }

@@ -1,7 +1,7 @@
 //! Pages that were made once and are given to every watcher that stands at the same place.
 
 use super::list::Key;
-use bytes::Bytes;
+use super::message::Message;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub(super) struct Page {
     pub hint: Option<Key>,
     /// Of a class: so many states it had shown by then.
     pub states: u64,
-    pub message: Option<Bytes>,
+    pub message: Option<Message>,
     pub cut: bool,
     pub made: Instant,
     /// The newest revision when it was made: it shows nothing that had been removed by then.

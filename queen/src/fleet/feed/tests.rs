@@ -4,7 +4,7 @@ use super::mirror::Mirror;
 use super::*;
 use crate::fleet::{Mask, object};
 use prost::Message;
-use proto::{Freshness, WatchResponse};
+use proto::Freshness;
 
 fn subject(name: u32, model: &str, state: i32) -> Subject {
     let spec = WorkerSpec {
@@ -51,7 +51,7 @@ impl Bench {
             Read::Behind => None,
             Read::Page { message, more, .. } => {
                 if let Some(message) = message {
-                    mirror.apply(WatchResponse::decode(message).unwrap());
+                    mirror.apply(message.read());
                 }
                 Some(more)
             }
@@ -272,7 +272,7 @@ fn watchers_at_the_same_place_share_one_message() {
     let mut bench = Bench::new();
     bench.put(1, "m", 2);
     let read = || match bench.feed.read(bench.now, &mut bench.feed.start(), None, 400) {
-        Read::Page { message: Some(message), .. } => message.as_ptr(),
+        Read::Page { message: Some(message), .. } => message.framed().as_ptr(),
         other => panic!("{other:?}"),
     };
     assert_eq!(read(), read());

@@ -23,7 +23,7 @@ impl Default for Watched {
 }
 
 impl Feed {
-    /// From now on states wait while nobody follows [`Feed::changes`].
+    /// From now on states wait while nobody follows: see [`Feed::follow`].
     pub fn link_when_watched(&self) {
         self.watched.lazy.store(true, Ordering::Relaxed);
         self.rest();
@@ -37,12 +37,12 @@ impl Feed {
     /// Lets states wait if nobody watches any more.
     pub fn rest(&self) {
         let _turn = self.watched.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.watched.lazy.load(Ordering::Relaxed) && self.changed.receiver_count() == 0 {
+        if self.watched.lazy.load(Ordering::Relaxed) && self.followers.count() == 0 {
             self.watched.now.store(false, Ordering::Relaxed);
         }
     }
 
-    /// To be called by who begins to watch, once he follows the changes. `link` links what waits and takes the lock of
+    /// To be called by who begins to watch, once he follows. `link` links what waits and takes the lock of
     /// each hive for it: a frame that had that lock before leaves its states to `link`, one that has it later sees that
     /// nothing may wait. So whoever comes out of here has nothing waiting behind him.
     pub(in crate::fleet) fn end_rest(&self, link: impl FnOnce()) {

@@ -2,8 +2,6 @@
 
 use super::*;
 use common::{HiveId, WorkerId};
-use prost::Message;
-use proto::WatchResponse;
 
 #[tokio::test]
 async fn a_renewal_moves_all_or_says_what_has_ended() {
@@ -89,8 +87,7 @@ async fn a_held_worker_says_so_everywhere_and_is_not_counted_as_available() {
     let mut place = queen.fleet.feed().start();
     let told = |place: &mut _| match queen.fleet.feed().read(Instant::now(), place, None, 1 << 20) {
         crate::fleet::feed::Read::Page { message: Some(message), .. } => {
-            let Some(proto::watch_response::Event::Update(update)) = WatchResponse::decode(message).unwrap().event
-            else {
+            let Some(proto::watch_response::Event::Update(update)) = message.read().event else {
                 panic!("not an update")
             };
             update.workers.into_iter().map(|w| (w.spec.unwrap().instance, w.reservation)).collect::<Vec<_>>()

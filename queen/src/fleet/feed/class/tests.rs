@@ -3,7 +3,7 @@
 use super::super::tests::Bench;
 use super::*;
 use crate::fleet::feed::mirror::Mirror;
-use crate::fleet::feed::{Place, Read, TooManyClasses};
+use crate::fleet::feed::{Message, Place, Read, TooManyClasses};
 use proto::Filter;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ fn only_a() -> Filter {
     Filter { model: "a".into(), ..Filter::default() }
 }
 
-fn message(bench: &Bench, place: &mut Place, class: &Class) -> Option<Bytes> {
+fn message(bench: &Bench, place: &mut Place, class: &Class) -> Option<Message> {
     match bench.feed.read(bench.now, place, Some(class), 4_000) {
         Read::Page { message, .. } => message,
         Read::Behind => panic!("behind"),
@@ -25,7 +25,7 @@ fn those_who_want_the_same_share_one_class_and_its_messages() {
     let class = bench.class(Some(&only_a()), &["workers.state"]);
     let same = bench.class(Some(&only_a()), &["workers.state", "workers.state"]);
     assert!(Arc::ptr_eq(&class, &same));
-    let read = |class: &Class| message(&bench, &mut bench.feed.start(), class).unwrap().as_ptr();
+    let read = |class: &Class| message(&bench, &mut bench.feed.start(), class).unwrap().framed().as_ptr();
     assert_eq!(read(&class), read(&same));
 }
 

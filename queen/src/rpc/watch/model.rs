@@ -1,18 +1,18 @@
 //! A whole queen without sockets: hives report, fall silent and come back, queens restart, and real watchers send to
 //! clients that read, sleep, leave and return. What the clients heard goes through the checkers.
 
-use super::super::watch::{Messages, open};
-use super::tests::shared;
+use super::tests::{heard, shared};
 use super::*;
-use crate::fleet::feed::Place;
+use crate::fleet::feed::{Place, Read, Why};
 use crate::fleet::sample::{Session, cpu, hive, row};
 use crate::histories::{Client, History, Lens, Log, Moment, Object, bookmarks, check, no_repeats, reached};
+use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use proto::push_telemetry_request::Frame;
 use proto::{Batch, Hive, ProcessStats, Worker, WorkerSpec};
 use std::collections::BTreeMap;
-use tokio_stream::StreamExt;
+use tokio::sync::watch;
 
 /// Cases in the short form, and with `LONG=1`.
 const CASES: (u32, u32) = (60, 5_000);
@@ -135,9 +135,9 @@ impl Watching {
     /// Reads one message; false when none came for a while, or the stream ended.
     async fn read(&mut self) -> bool {
         let Some(stream) = &mut self.stream else { return false };
-        match timeout(QUIET, stream.next()).await {
+        match timeout(QUIET, heard(stream)).await {
             Ok(Some(Ok(message))) => {
-                self.note(Moment::Heard(Box::new(WatchResponse::decode(message).unwrap())));
+                self.note(Moment::Heard(Box::new(message)));
                 true
             }
             Ok(_) => {
@@ -168,6 +168,7 @@ struct Run {
 impl Run {
     fn start(number: u32, now: Instant) -> Self {
         let (shared, bookmarks) = shared(&format!("q{number}"), now, PLACES);
+        tokio::spawn(rhythm::keep(shared.clone()));
         let witness = shared.fleet.feed().start();
         Self { shared, bookmarks, witness, seen: Client::default() }
     }
@@ -180,7 +181,7 @@ impl Run {
         while let Read::Page { message: Some(message), more, .. } = feed.read(now, &mut self.witness, None, usize::MAX)
         {
             let before = self.seen.objects.clone();
-            self.seen.take(&Moment::Heard(Box::new(WatchResponse::decode(message).unwrap())));
+            self.seen.take(&Moment::Heard(Box::new(message.read())));
             let revision = self.witness.cursor();
             let gone = before.keys().filter(|name| !self.seen.objects.contains_key(*name));
             gone.for_each(|name| log.note(feed.instance(), revision, name, None));
@@ -330,6 +331,7 @@ async fn finish(run: &Run, log: &Log, watchers: &mut [Watching]) {
     }
     // W4: all who are at the tip get the next one.
     run.bookmarks.send_replace(Bytes::new());
+    run.shared.fleet.feed().wake_all(Why::Bookmark);
     for watching in watchers {
         assert!(watching.read().await, "a bookmark");
         bookmarks(&watching.history, Duration::from_secs(3_600)).unwrap();

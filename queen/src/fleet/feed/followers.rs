@@ -1,0 +1,268 @@
+//! Who follows the index, and how they are woken: some by every change, others together at the beats of an interval, so that
+//! they share their messages.
+
+use super::Feed;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// The least time between two updates; what is asked for is rounded up.
+pub const INTERVALS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
+/// The first group is woken by every change, the others by the beats of an interval.
+const GROUPS: usize = 1 + INTERVALS.len();
+
+/// Why a follower is woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Why {
+    /// There is something to read.
+    Changed = 1,
+    /// A bookmark has been made.
+    Bookmark = 2,
+    /// The queen stops.
+    Stopping = 4,
+}
+
+/// Somebody who follows. Woken under the lock of its group: it must not read there, only see to it that it will.
+pub trait Follower: Debug + Send + Sync {
+    /// Wakes it.
+    fn wake(&self, why: Why);
+    /// Called once a second; whether it has not looked up for too long.
+    fn is_deaf(&self) -> bool;
+    /// Ends it, because it was deaf.
+    fn cut(&self);
+}
+
+/// How soon a follower is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rhythm(usize);
+
+impl Rhythm {
+    /// As asked, rounded up; zero is at once.
+    pub fn of(asked: Duration) -> Self {
+        let slowest = INTERVALS.len() - 1;
+        let found = || INTERVALS.iter().position(|interval| asked <= *interval).unwrap_or(slowest);
+        Self(if asked.is_zero() { 0 } else { 1 + found() })
+    }
+
+    /// Its interval; `None` is at once.
+    pub fn interval(self) -> Option<Duration> {
+        self.0.checked_sub(1).map(|index| INTERVALS[index])
+    }
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    members: Mutex<BTreeMap<u64, Arc<dyn Follower>>>,
+    /// What had changed at the last beat.
+    told: AtomicU64,
+    /// Somebody has not read everything that there was at the last beat.
+    again: AtomicBool,
+}
+
+impl Group {
+    fn members(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<dyn Follower>>> {
+        // A follower that panics while it is woken leaves the list as it was.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, why: Why) {
+        self.members().values().for_each(|follower| follower.wake(why));
+    }
+}
+
+/// All followers.
+#[derive(Debug, Default)]
+pub(super) struct Followers {
+    groups: [Group; GROUPS],
+    begun: AtomicU64,
+    count: AtomicUsize,
+    /// So much has changed.
+    changed: AtomicU64,
+    arrived: Notify,
+}
+
+impl Followers {
+    /// Something was linked: revisions and beats together are so many.
+    pub fn changed(&self, so_many: u64) {
+        self.changed.fetch_max(so_many, Ordering::AcqRel);
+        self.groups[0].wake(Why::Changed);
+    }
+
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+}
+
+/// A follower's place, given back when it drops.
+#[derive(Debug)]
+pub struct Following {
+    followers: Arc<Followers>,
+    rhythm: Rhythm,
+    number: u64,
+}
+
+impl Following {
+    /// Has it woken again when its rhythm allows, although nothing else may change.
+    pub fn again(&self) {
+        let group = &self.followers.groups[self.rhythm.0];
+        if self.rhythm.interval().is_some() {
+            group.again.store(true, Ordering::Release);
+        } else if let Some(follower) = group.members().get(&self.number) {
+            follower.wake(Why::Changed);
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let left = self.followers.groups[self.rhythm.0].members().remove(&self.number);
+        self.followers.count.fetch_sub(usize::from(left.is_some()), Ordering::AcqRel);
+    }
+}
+
+impl Feed {
+    /// Has `follower` woken from now on.
+    pub fn follow(&self, rhythm: Rhythm, follower: Arc<dyn Follower>) -> Following {
+        let followers = Arc::clone(&self.followers);
+        let number = followers.begun.fetch_add(1, Ordering::Relaxed);
+        followers.groups[rhythm.0].members().insert(number, follower);
+        followers.count.fetch_add(1, Ordering::AcqRel);
+        if rhythm.interval().is_some() {
+            followers.arrived.notify_one();
+        }
+        Following { followers, rhythm, number }
+    }
+
+    /// Until somebody comes who is woken by beats.
+    pub async fn arrived(&self) {
+        self.followers.arrived.notified().await;
+    }
+
+    /// Whether anybody is woken by beats.
+    pub fn needs_beats(&self) -> bool {
+        self.followers.groups[1..].iter().any(|group| !group.members().is_empty())
+    }
+
+    /// A beat of the interval of this index in [`INTERVALS`]: wakes its followers if there is anything to read.
+    pub fn flush(&self, interval: usize) {
+        let Some(group) = self.followers.groups.get(1 + interval) else { return };
+        let changed = self.followers.changed.load(Ordering::Acquire);
+        let again = group.again.swap(false, Ordering::AcqRel);
+        if group.told.swap(changed, Ordering::AcqRel) != changed || again {
+            group.wake(Why::Changed);
+        }
+    }
+
+    /// Wakes everybody.
+    pub fn wake_all(&self, why: Why) {
+        self.followers.groups.iter().for_each(|group| group.wake(why));
+    }
+
+    /// A second has passed: cuts those who have not looked up for too long; answers how many there were.
+    pub fn cut_deaf(&self) -> usize {
+        let deaf = |group: &Group| {
+            let members = group.members();
+            members.values().filter(|follower| follower.is_deaf()).cloned().collect::<Vec<_>>()
+        };
+        // Who is cut gives its place back, under the same lock.
+        let deaf: Vec<_> = self.followers.groups.iter().flat_map(deaf).collect();
+        deaf.iter().for_each(|follower| follower.cut());
+        deaf.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[derive(Debug, Default)]
+    struct Counter {
+        woken: AtomicU32,
+        deaf: AtomicBool,
+        cut: AtomicU32,
+    }
+
+    impl Follower for Counter {
+        fn wake(&self, _: Why) {
+            self.woken.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn is_deaf(&self) -> bool {
+            self.deaf.load(Ordering::Relaxed)
+        }
+
+        fn cut(&self) {
+            self.cut.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Counter {
+        fn woken(&self) -> u32 {
+            self.woken.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn intervals_are_rounded_up() {
+        let ms = Duration::from_millis;
+        for (asked, given) in [(1, 50), (50, 50), (51, 250), (251, 1_000), (60_000, 1_000)] {
+            assert_eq!(Rhythm::of(ms(asked)).interval(), Some(ms(given)), "{asked}");
+        }
+        assert_eq!(Rhythm::of(Duration::ZERO).interval(), None);
+    }
+
+    #[test]
+    fn some_are_woken_by_changes_others_by_beats_after_one() {
+        let feed = Feed::new("q".into(), 1);
+        let (now, later) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let _one = feed.follow(Rhythm::of(Duration::ZERO), now.clone());
+        let other = feed.follow(Rhythm::of(Duration::from_millis(50)), later.clone());
+        feed.followers.changed(1);
+        assert_eq!((now.woken(), later.woken()), (1, 0));
+        feed.flush(0);
+        feed.flush(0);
+        assert_eq!((now.woken(), later.woken()), (0, 1), "a beat without a change wakes nobody");
+        other.again();
+        feed.flush(1);
+        feed.flush(0);
+        assert_eq!((now.woken(), later.woken()), (0, 1));
+        feed.wake_all(Why::Bookmark);
+        assert_eq!((now.woken(), later.woken()), (1, 1));
+    }
+
+    #[test]
+    fn who_reads_at_once_and_wants_to_go_on_is_woken_at_once() {
+        let (feed, counter) = (Feed::new("q".into(), 1), Arc::new(Counter::default()));
+        feed.follow(Rhythm::of(Duration::ZERO), counter.clone()).again();
+        assert_eq!(counter.woken(), 1);
+    }
+
+    #[test]
+    fn who_left_is_not_woken_nor_counted() {
+        let (feed, counter) = (Feed::new("q".into(), 1), Arc::new(Counter::default()));
+        let following = feed.follow(Rhythm::of(Duration::from_secs(1)), counter.clone());
+        assert!(feed.needs_beats() && feed.followers.count() == 1);
+        drop(following);
+        feed.wake_all(Why::Changed);
+        assert_eq!((counter.woken(), feed.followers.count(), feed.needs_beats()), (0, 0, false));
+    }
+
+    #[test]
+    fn who_is_deaf_is_cut() {
+        let (feed, counter, other) =
+            (Feed::new("q".into(), 1), Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let _following = feed.follow(Rhythm::of(Duration::ZERO), counter.clone());
+        let _other = feed.follow(Rhythm::of(Duration::ZERO), other.clone());
+        assert_eq!(feed.cut_deaf(), 0);
+        counter.deaf.store(true, Ordering::Relaxed);
+        assert_eq!(
+            (feed.cut_deaf(), counter.cut.load(Ordering::Relaxed), other.cut.load(Ordering::Relaxed)),
+            (1, 1, 0)
+        );
+    }
+}
