@@ -56,12 +56,17 @@ impl Cgroup {
         }
     }
 
-    /// The kernel takes CPUs that the cgroups above do not give, and then quietly gives others.
+    /// The kernel takes CPUs that the cgroups above do not give, or that do not exist, and then quietly gives fewer, or
+    /// others.
     fn check_cpus(&self, asked: Option<&IdList>, outcome: &mut Outcome) {
         let (Some(asked), true) = (asked, outcome.applied.contains_key(CPUS_FILE)) else { return };
         let path = self.path.join(CPUS_EFFECTIVE);
         let given = fs::read_to_string(&path).ok().and_then(|text| IdList::from_kernel(&text));
-        let Some(given) = given.filter(|given| !asked.covers(given)) else { return };
+        let Some(given) = given.filter(|given| given != asked) else { return };
+        if asked.covers(&given) {
+            outcome.applied.insert(CPUS_FILE.to_owned(), given.to_string());
+            return;
+        }
         outcome.applied.remove(CPUS_FILE);
         outcome.not_applied.push(format!(
             "choice of CPUs not applied: asked for {asked}, but {} says {given}; choose from those",
@@ -237,6 +242,7 @@ mod tests {
         assert_eq!(outcome.refusal.unwrap().0, top.path().join("cpuset.cpus.effective"));
         let outcome = cgroup.limit(&limits(|asked| asked.cpus = "0-3".into()), Path::new("/nowhere"));
         assert!(outcome.not_applied.is_empty(), "{outcome:?}");
+        assert_eq!(outcome.applied["cpuset.cpus"], "0-1", "those that there are");
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Site {
     }
 
     /// Takes down what its first process did to itself, and what it could not.
-    fn settle(&mut self, limits: &Limits, refused: &[Fault]) {
+    fn settle(&mut self, limits: &Limits, pid: i32, refused: &[Fault]) {
         let failed = |step: Step, item: usize| refused.iter().find(|fault| fault.step == step && fault.item == item);
         let keep_to = self.keep_to.as_ref().filter(|_| sys::KEEPS_TO_CPUS);
         let nice = limits.nice.map(|nice| (Step::Nice, 0, told::NICE.to_owned(), nice.to_string()));
@@ -154,7 +154,9 @@ impl Site {
         for (step, item, name, text) in nice.into_iter().chain(cpus).chain(resources) {
             match failed(step, item) {
                 None => {
-                    self.placement.applied.insert(name, text);
+                    // The kernel takes CPUs that do not exist, and keeps to the others.
+                    let kept = (step == Step::Affinity).then(|| cpus_of(pid)).flatten();
+                    self.placement.applied.insert(name, kept.map_or(text, |kept| kept.to_string()));
                 }
                 Some(fault) => {
                     self.placement.not_applied.push(told::refused(&name, &text, &fault.source));
@@ -196,7 +198,7 @@ impl Site {
     fn attempt(&mut self, exec: &Exec, limits: &Limits, written: &mut Written<'_>) -> Result<Child, Fault> {
         let (cgroup, tuning) = (self.cgroup.clone(), self.tuning(limits));
         let mut settled = |pid: i32, refused: &[Fault]| {
-            self.settle(limits, refused);
+            self.settle(limits, pid, refused);
             written(self, pid)
         };
         match &cgroup {
@@ -211,6 +213,13 @@ impl Site {
             abandon(cgroup);
         }
     }
+}
+
+/// The CPUs that a process of ours keeps to.
+fn cpus_of(pid: i32) -> Option<IdList> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    IdList::from_kernel(list.trim())
 }
 
 /// Into the cgroup: by clone3, else the child writes itself into it before exec.

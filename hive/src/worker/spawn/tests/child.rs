@@ -104,6 +104,16 @@ fn where_everything_is_required_nothing_is_executed_without_it() {
 }
 
 #[test]
+fn cpus_that_do_not_exist_are_not_told_as_kept_to() {
+    let limits = asked(|asked| asked.cpus = "0-8191".into());
+    let spawned = started(&nowhere(), &limits, &exec("sleep", &["300"]));
+    let told = &spawned.site.placement.applied["sched_setaffinity"];
+    assert_eq!(*told, status(spawned.child.pid, "Cpus_allowed_list"));
+    assert_ne!(told, "0-8191");
+    end(&spawned);
+}
+
+#[test]
 fn cpus_without_a_controller_are_kept_to_by_each_process() {
     let limits = asked(|asked| asked.cpus = "0".into());
     let slice = Slice::real();
