@@ -8,12 +8,13 @@ use crate::page;
 use crate::rpc::Shared;
 use crate::rpc::bounded::Bounded;
 use crate::rpc::farewell::Farewell;
+use crate::rpc::first::First;
 use crate::rpc::fleet::Looking;
 use crate::rpc::forward;
-use crate::rpc::push::{self, PushFirst};
+use crate::rpc::push::{self, PushTelemetry};
 use crate::rpc::scheduler::Scheduler;
 use crate::rpc::telemetry::Ingest;
-use crate::rpc::watch::WatchFirst;
+use crate::rpc::watch::Watch;
 use axum::Router;
 use proto::fleet_service_server::FleetServiceServer;
 use proto::hive_service_server::HiveServiceServer;
@@ -44,7 +45,7 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
     let largest = shared.config.max_request_bytes;
     let ingest =
         HiveServiceServer::new(Ingest::new(shared.clone())).max_decoding_message_size(push::decoded(&shared.config));
-    let ingest = Farewell::new(PushFirst::new(ingest, shared.clone()));
+    let ingest = Farewell::new(First::new(ingest, PushTelemetry::new(shared.clone())));
     let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(largest);
     let looking = Bounded::new(looking, &bounds);
     let scheduler = SchedulerServiceServer::new(Scheduler::new(shared.clone())).max_decoding_message_size(largest);
@@ -66,7 +67,7 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
     };
     let grpc = Routes::new(ingest)
         .add_service(forward::service(shared.clone()))
-        .add_service(WatchFirst::new(looking, shared, bounds.request_bytes))
+        .add_service(First::new(looking, Watch::new(shared, bounds.request_bytes)))
         .add_service(scheduler)
         .add_service(health)
         .add_service(described().build_v1()?)

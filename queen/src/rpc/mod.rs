@@ -4,6 +4,7 @@ pub mod attach;
 pub mod bounded;
 pub mod farewell;
 mod finding;
+pub mod first;
 pub mod fleet;
 pub mod forward;
 pub mod invalid;

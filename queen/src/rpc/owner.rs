@@ -9,7 +9,16 @@ use tonic::{Request, Status};
 /// # Errors
 /// INTERNAL when the call did not pass the guard: nobody is trusted then.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    request.extensions().get().cloned().ok_or_else(|| Status::internal("this call did not pass the guard"))
+    request.extensions().get().cloned().ok_or_else(unguarded)
+}
+
+/// The same of a request that no service has taken apart yet.
+pub fn caller_of<T>(request: &http::Request<T>) -> Result<Caller, Status> {
+    request.extensions().get().cloned().ok_or_else(unguarded)
+}
+
+fn unguarded() -> Status {
+    Status::internal("this call did not pass the guard")
 }
 
 /// Lets a caller speak for a hive only if it is that hive's.

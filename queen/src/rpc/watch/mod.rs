@@ -5,6 +5,7 @@ pub mod rhythm;
 mod seat;
 mod watcher;
 
+use super::first::Call;
 use super::fleet::filter_hive;
 use super::{Shared, bounded, invalid};
 use crate::bound::Bound;
@@ -13,77 +14,45 @@ use crate::fleet::feed::{Class, Rhythm, Wanted};
 use body::Messages;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
-use proto::fleet_service_server::SERVICE_NAME;
 use proto::{Filter, WatchRequest};
 use seat::Seat;
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, Streaming};
 use tonic::metadata::GRPC_CONTENT_TYPE;
-use tonic::server::NamedService;
 use tonic_prost::ProstDecoder;
-use tower::Service;
 use watcher::Watcher;
 
-/// The path of the one call that is taken here.
-const WATCH: &str = "/rbee.v1.FleetService/Watch";
 /// How long a caller may take to say what it wants.
 const REQUEST: Duration = Duration::from_secs(5);
 /// What a caller is told to wait when all places are taken, or when it was cut.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Takes `Watch`; gives every other call to `inner`.
+/// The call.
 #[derive(Debug, Clone)]
-pub struct WatchFirst<S> {
-    inner: S,
+pub struct Watch {
     shared: Shared,
     request_bytes: Arc<Bound>,
 }
 
-impl<S> WatchFirst<S> {
-    /// Stands before `inner`.
-    pub fn new(inner: S, shared: Shared, request_bytes: Arc<Bound>) -> Self {
-        Self { inner, shared, request_bytes }
+impl Watch {
+    /// Of this queen's fleet.
+    pub fn new(shared: Shared, request_bytes: Arc<Bound>) -> Self {
+        Self { shared, request_bytes }
     }
 }
 
-impl<S> NamedService for WatchFirst<S> {
-    const NAME: &'static str = SERVICE_NAME;
-}
+impl Call for Watch {
+    const PATH: &'static str = "/rbee.v1.FleetService/Watch";
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-impl<S> Service<Request<Body>> for WatchFirst<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answer {
-        if request.uri().path() != WATCH {
-            return Box::pin(self.inner.call(request));
-        }
-        let (shared, request_bytes) = (self.shared.clone(), self.request_bytes.clone());
-        Box::pin(async move {
-            let begun = timeout(REQUEST, begin(&shared, request, request_bytes.limit())).await;
-            let late = |_| Err(Status::deadline_exceeded(format!("no request within {} s", REQUEST.as_secs())));
-            let answer = begun.unwrap_or_else(late).unwrap_or_else(Status::into_http);
-            Ok(bounded::too_large(answer, &request_bytes))
-        })
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        let begun = timeout(REQUEST, begin(&self.shared, request, self.request_bytes.limit())).await;
+        let late = |_| Err(Status::deadline_exceeded(format!("no request within {} s", REQUEST.as_secs())));
+        let answer = begun.unwrap_or_else(late).unwrap_or_else(Status::into_http);
+        bounded::too_large(answer, &self.request_bytes)
     }
 }
 

@@ -1,37 +1,32 @@
 //! `PushTelemetry`, in: stands before the rest of `HiveService` and takes frames as the bytes they came as.
 
+mod frames;
+
 use super::farewell::Ended;
+use super::first::Call;
 use super::{Shared, owner};
 use crate::Config;
 use crate::fleet::{Outcome, Refusal, hive_of};
 use crate::guard::Caller;
-use bytes::{Buf, Bytes};
+use bytes::{BufMut, BytesMut};
 use common::HiveId;
 use common::wire::fields;
-use http::{Request, Response};
+use frames::Frames;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
 use proto::PushTelemetryResponse;
-use proto::hive_service_server::SERVICE_NAME;
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
-use tonic::server::{ClientStreamingService, Grpc, NamedService};
-use tonic::{Code, Status, Streaming};
-use tonic_prost::ProstEncoder;
-use tower::Service;
+use tonic::metadata::GRPC_CONTENT_TYPE;
 use tracing::{info, warn};
 
-/// The path of the one call that is taken here.
-const PUSH: &str = "/rbee.v1.HiveService/PushTelemetry";
 /// A frame above the limit, but not above this many times the limit, is read and refused by itself, so that its
 /// stream can go on.
 const DECODED: usize = 2;
-/// Room for frames that are coming in, to begin with, in bytes: there are as many as hives.
-const BUFFER: usize = 2 * 1024;
 /// `PushTelemetryRequest.session`.
 const SESSION: u32 = 1;
 
@@ -40,100 +35,47 @@ pub fn decoded(config: &Config) -> usize {
     config.max_frame_bytes.saturating_mul(DECODED)
 }
 
-/// Takes `PushTelemetry`; gives every other call to `inner`.
+/// The call.
 #[derive(Debug, Clone)]
-pub struct PushFirst<S> {
-    inner: S,
+pub struct PushTelemetry {
     shared: Shared,
 }
 
-impl<S> PushFirst<S> {
-    /// Stands before `inner`.
-    pub fn new(inner: S, shared: Shared) -> Self {
-        Self { inner, shared }
+impl PushTelemetry {
+    /// Into this queen.
+    pub fn new(shared: Shared) -> Self {
+        Self { shared }
+    }
+
+    async fn take(&self, request: Request<Body>) -> Result<PushTelemetryResponse, Status> {
+        let ended = request.extensions().get::<Ended>().cloned().unwrap_or_default();
+        let (caller, books) = (owner::caller_of(&request)?, PushTelemetryResponse::default());
+        let frames = Frames::new(request.into_body(), decoded(&self.shared.config));
+        Push { shared: &self.shared, caller, session: None, books, ended }.run(frames).await
     }
 }
 
-impl<S> NamedService for PushFirst<S> {
-    const NAME: &'static str = SERVICE_NAME;
-}
+impl Call for PushTelemetry {
+    const PATH: &'static str = "/rbee.v1.HiveService/PushTelemetry";
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-impl<S> Service<Request<Body>> for PushFirst<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answer {
-        if request.uri().path() != PUSH {
-            return Box::pin(self.inner.call(request));
-        }
-        let open = Open { shared: self.shared.clone() };
-        let limit = decoded(&self.shared.config);
-        Box::pin(async move {
-            Ok(Grpc::new(AsTheyCome).max_decoding_message_size(limit).client_streaming(open, request).await)
-        })
+    async fn answer(self, request: Request<Body>) -> Response<Body> {
+        let books = self.take(request).await;
+        books.and_then(|books| summary(&books)).unwrap_or_else(Status::into_http)
     }
 }
 
-struct Open {
-    shared: Shared,
-}
-
-impl ClientStreamingService<Bytes> for Open {
-    type Response = PushTelemetryResponse;
-    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<PushTelemetryResponse>, Status>> + Send>>;
-
-    fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
-        let shared = self.shared.clone();
-        Box::pin(async move {
-            let ended = request.extensions().get::<Ended>().cloned().unwrap_or_default();
-            let (caller, books) = (owner::caller(&request)?, PushTelemetryResponse::default());
-            let mut push = Push { shared: &shared, caller, session: None, books, ended };
-            push.run(request.into_inner()).await.map(tonic::Response::new)
-        })
-    }
-}
-
-/// Frames in as they are, the summary out as usual.
-#[derive(Debug, Clone, Copy)]
-struct AsTheyCome;
-
-impl Codec for AsTheyCome {
-    type Encode = PushTelemetryResponse;
-    type Decode = Bytes;
-    type Encoder = ProstEncoder<PushTelemetryResponse>;
-    type Decoder = AsTheyCome;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::default())
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        Self
-    }
-}
-
-impl Decoder for AsTheyCome {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, frame: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(frame.copy_to_bytes(frame.remaining())))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER, BUFFER)
-    }
+/// The one message of an answer, and that all went well.
+fn summary(books: &PushTelemetryResponse) -> Result<Response<Body>, Status> {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(books.encoded_len()).unwrap_or(u32::MAX));
+    books.encode_raw(&mut bytes);
+    let mut trailers = HeaderMap::new();
+    Status::ok("").add_header(&mut trailers)?;
+    let body = Full::new(bytes.freeze()).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let mut answer = Response::new(Body::new(body));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::clone(&GRPC_CONTENT_TYPE));
+    Ok(answer)
 }
 
 /// A session that has a stream.
@@ -152,12 +94,12 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    async fn run(&mut self, mut frames: Streaming<Bytes>) -> Result<PushTelemetryResponse, Status> {
+    async fn run(mut self, mut frames: Frames) -> Result<PushTelemetryResponse, Status> {
         let shared = self.shared;
         let stopping = &shared.stopping;
         let first = tokio::select! {
             () = stopping.cancelled() => return Err(at_stop()),
-            first = frames.message() => first.map_err(too_large)?,
+            first = frames.next() => first?,
         };
         let Some(first) = first else { return Ok(self.books) };
         let fence = self.attach(&first)?;
@@ -173,7 +115,7 @@ impl Push<'_> {
             let frame = tokio::select! {
                 biased;
                 status = &mut interrupted => return Err(status),
-                frame = frames.message() => frame.map_err(too_large)?,
+                frame = frames.next() => frame?,
             };
             match frame {
                 Some(frame) => self.take(&frame)?,
@@ -241,11 +183,6 @@ impl Drop for Push<'_> {
         }
         self.detach(false);
     }
-}
-
-/// A message beyond even the decoder's limit ends the stream: it cannot be skipped over.
-fn too_large(error: Status) -> Status {
-    if error.code() == Code::OutOfRange { Status::resource_exhausted(error.message()) } else { error }
 }
 
 fn at_stop() -> Status {
