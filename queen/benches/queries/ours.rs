@@ -8,8 +8,8 @@ use proto::{
     PushTelemetryRequest, RegisterRequest, Snapshot, WorkerRow, WorkerSpec, WorkerState,
 };
 use queen::Config;
-use queen::fleet::Fleet;
 use queen::fleet::index::{Flags, Need, Seat, Sieve};
+use queen::fleet::{Fleet, Spec};
 use queen::placement::{CapacityQuery, GpuPage, ModelRule, Page, Query, Want, find, find_capacity};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Ours {
     fleet: Fleet,
     now: Instant,
     seat: RefCell<Seat>,
-    spec: Arc<WorkerSpec>,
+    spec: Arc<Spec>,
     record: RefCell<Hive>,
     turn: RefCell<u64>,
 }
@@ -45,7 +45,7 @@ impl Ours {
         let mut seat = Seat::default();
         seat.take(fleet.index(), &HiveId::parse("zz-one-more").expect("a name"), WORKERS);
         let record = RefCell::new(record(&beings[..WORKERS]));
-        let spec = Arc::new(WorkerSpec { model: Some("model-7".into()), ..WorkerSpec::default() });
+        let spec = Arc::new(Spec::of(&WorkerSpec { model: Some("model-7".into()), ..WorkerSpec::default() }));
         Self { fleet, now, seat: RefCell::new(seat), spec, record, turn: RefCell::new(0) }
     }
 

@@ -1,15 +1,16 @@
 //! The one filter of every call, over a worker's spec and state. Pure.
 
-use proto::{Filter, WorkerSpec};
+use super::Spec;
+use proto::Filter;
 
 /// Whether a worker matches: all fields that are set must.
-pub fn matches(filter: &Filter, spec: &WorkerSpec, state: i32) -> bool {
+pub fn matches(filter: &Filter, spec: &Spec, state: i32) -> bool {
     let text = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
-    text(&filter.hive, &spec.hive)
-        && text(&filter.group, &spec.group)
-        && text(&filter.instance, &spec.instance)
-        && (filter.model.is_empty() || model_names(spec).any(|name| name == filter.model))
-        && filter.labels.iter().all(|(key, value)| spec.labels.get(key) == Some(value))
+    text(&filter.hive, spec.hive())
+        && text(&filter.group, spec.group())
+        && text(&filter.instance, spec.instance())
+        && (filter.model.is_empty() || spec.models().any(|name| name == filter.model))
+        && filter.labels.iter().all(|(key, value)| spec.label(key) == Some(value.as_str()))
         && (filter.state == 0 || filter.state == state)
 }
 
@@ -18,25 +19,21 @@ pub fn matches_hive(filter: &Filter, id: &str) -> bool {
     filter.hive.is_empty() || filter.hive == id
 }
 
-/// Every name a worker's model goes by.
-pub fn model_names(spec: &WorkerSpec) -> impl Iterator<Item = &str> {
-    spec.model.as_deref().into_iter().chain(spec.model_names.iter().map(String::as_str))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::WorkerSpec;
 
     #[test]
     fn all_fields_that_are_set_must_match() {
-        let spec = WorkerSpec {
+        let spec = Spec::of(&WorkerSpec {
             hive: "box".into(),
             group: "llm".into(),
             model: Some("a".into()),
             model_names: vec!["b".into()],
             labels: [("tier".to_owned(), "gold".to_owned())].into(),
             ..WorkerSpec::default()
-        };
+        });
         let with = |change: fn(&mut Filter)| {
             let mut filter = Filter::default();
             change(&mut filter);

@@ -1,14 +1,14 @@
 //! One hive as the queen knows it: its record, its session, its workers, and which of them must be linked anew.
 
+use super::Spec;
 use super::age::{Arrivals, Limits, Pardon};
 use super::feed::{Feed, Key};
 use super::index::{Index, Seat};
 use super::row::Checked;
 use super::slots::{Pending, Slots, Synced};
-use bytes::Bytes;
 use common::columns::Quanta;
 use common::{HiveId, WorkerId};
-use proto::{Activity, Freshness, ProcessStats, WorkerSpec};
+use proto::{Activity, Freshness, ProcessStats};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,8 +28,7 @@ const FENCED: usize = 4;
 #[derive(Debug)]
 pub struct KnownWorker {
     pub id: WorkerId,
-    pub spec: Arc<WorkerSpec>,
-    pub spec_bytes: Bytes,
+    pub spec: Arc<Spec>,
     pub state: i32,
     pub stats: Option<ProcessStats>,
     pub quanta: Quanta,
@@ -225,7 +224,7 @@ impl KnownHive {
         };
         let Some(worker) = self.workers.get_mut(place as usize).and_then(Option::as_mut) else { return place };
         if worker.state != row.state || worker.spec != row.spec {
-            (worker.state, worker.spec, worker.spec_bytes) = (row.state, row.spec, row.spec_bytes);
+            (worker.state, worker.spec) = (row.state, row.spec);
             (worker.dirty, worker.refiltered) = (true, true);
         }
         worker.quanta = row.quanta;
@@ -252,7 +251,6 @@ impl KnownHive {
         let worker = KnownWorker {
             id: row.id.clone(),
             spec: Arc::clone(&row.spec),
-            spec_bytes: row.spec_bytes.clone(),
             state: row.state,
             stats: None,
             quanta: Quanta::default(),

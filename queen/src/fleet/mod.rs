@@ -22,6 +22,7 @@ mod row;
 pub(crate) mod sample;
 mod session;
 mod slots;
+mod spec;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -30,10 +31,11 @@ mod view;
 pub use age::Limits;
 pub use apply::Outcome;
 pub use expire::{Expired, Kept};
-pub use filter::{matches, model_names};
+pub use filter::matches;
 pub use holds::is_reservation_id;
 pub use mask::{Mask, MaskError};
 pub use session::{Opened, hive_of};
+pub use spec::Spec;
 pub use tally::{Met, Tally};
 pub use view::{Census, Moment, Seen, SeenHive};
 

@@ -1,12 +1,11 @@
 //! Checks what a hive says before any of it is kept: names, whose it is, sizes, numbers that cannot be true. Pure.
 
-use super::{Refusal, holds};
-use bytes::Bytes;
+use super::{Refusal, Spec, holds};
 use common::columns::Quanta;
 use common::gpus::Uses;
 use common::{HiveId, WorkerId};
 use prost::Message;
-use proto::{GpuUse, ProcessStats, WorkerRow, WorkerSpec};
+use proto::{GpuUse, ProcessStats, WorkerRow};
 use std::sync::Arc;
 
 /// The most one worker's spec, or one hive's record, may take on the wire.
@@ -24,9 +23,7 @@ pub struct Checked {
     /// Its name.
     pub id: WorkerId,
     /// What it is.
-    pub spec: Arc<WorkerSpec>,
-    /// The same on the wire.
-    pub spec_bytes: Bytes,
+    pub spec: Arc<Spec>,
     /// A `WorkerState` as it came.
     pub state: i32,
     /// Its numbers, those that cannot be true left out.
@@ -51,9 +48,9 @@ pub fn check(hive: &HiveId, row: WorkerRow) -> Result<Checked, Refusal> {
     let id = WorkerId::new(&spec.group, &spec.instance).map_err(|e| Refusal::invalid("rows.spec", e.to_string()))?;
     // One date that no calendar has would make whole lists unreadable as JSON.
     let untimely = spec.start_time.take_if(|at| common::from_timestamp(at).is_none()).is_some();
-    let spec_bytes = Bytes::from(spec.encode_to_vec());
-    if spec_bytes.len() > RECORD_BYTES {
-        let reason = format!("the spec of {id} has {} bytes; at most {RECORD_BYTES} are accepted", spec_bytes.len());
+    let spec = Spec::of(&spec);
+    if spec.bytes().len() > RECORD_BYTES {
+        let reason = format!("the spec of {id} has {} bytes; at most {RECORD_BYTES} are accepted", spec.bytes().len());
         return Err(Refusal::invalid("rows.spec", reason));
     }
     let mut stats = row.stats;
@@ -62,7 +59,7 @@ pub fn check(hive: &HiveId, row: WorkerRow) -> Result<Checked, Refusal> {
         None => (Quanta::default(), 0),
     };
     let dropped = dropped + u64::from(untimely);
-    Ok(Checked { slot: row.slot, id, spec: Arc::new(spec), spec_bytes, state: row.state, stats, quanta, dropped })
+    Ok(Checked { slot: row.slot, id, spec: Arc::new(spec), state: row.state, stats, quanta, dropped })
 }
 
 /// Takes numbers that cannot be true out of a row, and counts them. The uptime goes too: it is told from the start
@@ -138,6 +135,7 @@ fn clean_host(host: &mut proto::HostStats) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::WorkerSpec;
 
     fn row(hive: &str, instance: &str) -> WorkerRow {
         let spec =
@@ -149,7 +147,7 @@ mod tests {
     fn b5_a_hive_writes_only_under_its_own_id() {
         let own = HiveId::parse("box").unwrap();
         assert!(check(&own, row("box", "8080")).is_ok());
-        assert_eq!(check(&own, row("", "8080")).unwrap().spec.hive, "box", "plain clients may leave it out");
+        assert_eq!(check(&own, row("", "8080")).unwrap().spec.hive(), "box", "plain clients may leave it out");
         assert!(matches!(check(&own, row("other", "8080")), Err(Refusal::Invalid { field: "rows.spec.hive", .. })));
         let mut hive = proto::Hive { id: "other".into(), ..Default::default() };
         assert!(check_hive(&own, &mut hive).is_err());

@@ -3,9 +3,9 @@
 use super::age::Pardon;
 use super::index::is_idle;
 use super::known::{KnownHive, KnownWorker};
-use super::{Fleet, Limits};
+use super::{Fleet, Limits, Spec};
 use common::{HiveId, WorkerId};
-use proto::{Coverage, Freshness, OperationalStatus, ProcessStats, WorkerSpec, WorkerState};
+use proto::{Coverage, Freshness, OperationalStatus, ProcessStats, WorkerState};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -133,7 +133,7 @@ impl<'a> Seen<'a> {
     }
 
     /// What it is.
-    pub fn spec(&self) -> &'a Arc<WorkerSpec> {
+    pub fn spec(&self) -> &'a Arc<Spec> {
         &self.worker.spec
     }
 
@@ -188,7 +188,7 @@ impl<'a> Seen<'a> {
 
     /// As unary calls answer it.
     pub fn to_wire(&self) -> proto::Worker {
-        proto::Worker { spec: Some(WorkerSpec::clone(&self.worker.spec)), ..self.to_wire_bare() }
+        proto::Worker { spec: Some(self.worker.spec.whole()), ..self.to_wire_bare() }
     }
 
     /// The same without its spec.

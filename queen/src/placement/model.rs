@@ -1,7 +1,7 @@
 //! `FindWorkersWithModel`: whose model goes by a name, exactly, without regard to case, or by a pattern.
 
 use super::objection::Objection;
-use crate::fleet::{Seen, model_names};
+use crate::fleet::Seen;
 
 /// How model names are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum ModelRule {
 /// None of its names fits.
 pub fn objections<'a>(seen: &Seen<'a>, wanted: &'a str, rule: ModelRule, say: &mut impl FnMut(Objection<'a>)) {
     let spec = seen.spec();
-    if !model_names(spec).any(|name| rule.fits(wanted, name)) {
+    if !spec.models().any(|name| rule.fits(wanted, name)) {
         say(Objection::OtherModel { model: spec.model.as_deref(), names: &spec.model_names, wanted });
     }
 }

@@ -30,7 +30,7 @@ pub enum Objection<'a> {
     /// It has not been idle for as long as is asked for.
     IdleTooShort { idle: Option<Duration>, least: Duration },
     /// None of these names fits.
-    OtherModel { model: Option<&'a str>, names: &'a [String], wanted: &'a str },
+    OtherModel { model: Option<&'a str>, names: &'a [Box<str>], wanted: &'a str },
     /// There is no GPU on its hive, or not the one that it uses.
     NoGpu,
     /// A GPU has less room than is asked for.
@@ -138,8 +138,8 @@ fn unknown(f: &mut fmt::Formatter<'_>, stats: Option<&ProcessStats>) -> fmt::Res
     }
 }
 
-fn other_model(f: &mut fmt::Formatter<'_>, model: Option<&str>, names: &[String], wanted: &str) -> fmt::Result {
-    let further = names.iter().map(String::as_str).filter(|name| Some(*name) != model);
+fn other_model(f: &mut fmt::Formatter<'_>, model: Option<&str>, names: &[Box<str>], wanted: &str) -> fmt::Result {
+    let further = names.iter().map(AsRef::as_ref).filter(|name| Some(*name) != model);
     let all: Vec<&str> = model.into_iter().chain(further).collect();
     let told: Vec<String> = all.iter().take(NAMES_TOLD).map(|name| format!("{name:?}")).collect();
     match all.len().saturating_sub(NAMES_TOLD) {
@@ -233,7 +233,7 @@ mod tests {
             full.to_string(),
             "GPU-1: 3.1 GiB free of 24.0 GiB: 18.0 GiB in use, 2.9 GiB held; 8.0 GiB are asked for"
         );
-        let names: Vec<String> = (0..6).map(|at| format!("m{at}")).collect();
+        let names: Vec<Box<str>> = (0..6).map(|at| format!("m{at}").into()).collect();
         let other = Objection::OtherModel { model: Some("m0"), names: &names, wanted: "x" };
         assert_eq!(
             other.to_string(),

@@ -40,6 +40,8 @@ fn gpus_of<'a>(seen: &Seen<'a>) -> impl Iterator<Item = usize> + use<'a> {
     let used = seen.stats().map(|stats| stats.gpus.as_slice()).unwrap_or_default();
     let given = &seen.spec().gpu_uuids;
     let any = used.is_empty() && given.is_empty();
-    let is_its = move |uuid: &String| any || used.iter().any(|used| used.uuid == *uuid) || given.contains(uuid);
+    let is_its = move |uuid: &String| {
+        any || used.iter().any(|used| used.uuid == *uuid) || given.iter().any(|given| **given == **uuid)
+    };
     seen.on().record().gpus.iter().enumerate().filter(move |(_, gpu)| is_its(&gpu.uuid)).map(|(at, _)| at)
 }

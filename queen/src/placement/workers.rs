@@ -5,10 +5,10 @@ use super::judge::fits;
 use super::order::{Cursor, Rank};
 use super::{ModelRule, PAGE_BYTES, Query, Want};
 use crate::fleet::index::{Candidates, Need, Sieve};
-use crate::fleet::{Fleet, Moment, Seen, SeenHive};
+use crate::fleet::{Fleet, Moment, Seen, SeenHive, Spec};
 use common::{HiveId, WorkerId};
 use prost::Message;
-use proto::{FindOrder, WorkerSpec};
+use proto::FindOrder;
 use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Page {
 #[derive(Debug)]
 struct Found {
     place: (Rank, HiveId, WorkerId),
-    spec: Arc<WorkerSpec>,
+    spec: Arc<Spec>,
     bare: proto::Worker,
 }
 
@@ -73,7 +73,7 @@ fn page(found: Vec<Found>, given: usize, left: usize, wanted: usize, bounded: bo
     let (total, mut bytes, mut last) = (found.len(), 0, None);
     let mut workers = Vec::with_capacity(total.min(wanted));
     for found in found.into_iter().take(wanted) {
-        let worker = proto::Worker { spec: Some(WorkerSpec::clone(&found.spec)), ..found.bare };
+        let worker = proto::Worker { spec: Some(found.spec.whole()), ..found.bare };
         if bounded {
             bytes += worker.encoded_len();
             if bytes > PAGE_BYTES && !workers.is_empty() {

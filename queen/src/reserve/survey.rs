@@ -3,7 +3,7 @@
 use super::recent::Overlay;
 use super::wish::{CLAIMS, Claim, VramClaim, WorkerClaim};
 use crate::fleet::room::{self, Unfit};
-use crate::fleet::{Fleet, Seen, matches, model_names};
+use crate::fleet::{Fleet, Seen, matches};
 use common::{HiveId, WorkerId};
 use proto::{Activity, Fit, Freshness, Gpu, OperationalStatus, Readiness, WorkerState};
 use std::cmp::{Ordering, Reverse};
@@ -197,7 +197,7 @@ pub fn could_serve(fleet: &Fleet, now: Instant, claims: &[&Claim]) -> HashSet<Hi
 
 fn is_meant(seen: &Seen<'_>, claim: &WorkerClaim) -> bool {
     matches(&claim.filter, seen.spec(), seen.state())
-        && (claim.model.is_empty() || model_names(seen.spec()).any(|name| claim.rule.fits(&claim.model, name)))
+        && (claim.model.is_empty() || seen.spec().models().any(|name| claim.rule.fits(&claim.model, name)))
 }
 
 struct Looking<'a> {

@@ -1,14 +1,14 @@
 //! `FleetService`, its unary calls: workers and hives, one by one or in pages.
 
 use super::{Shared, invalid};
-use crate::fleet::matches;
+use crate::fleet::{Spec, matches};
 use common::{HiveId, WorkerId};
 use prost::Message;
 use proto::fleet_service_server::FleetService;
 use proto::{
     Filter, ForgetHiveRequest, ForgetHiveResponse, GetHiveRequest, GetHiveResponse, GetWorkerRequest,
     GetWorkerResponse, ListHivesRequest, ListHivesResponse, ListWorkersRequest, ListWorkersResponse, WatchRequest,
-    WatchResponse, Worker, WorkerSpec,
+    WatchResponse, Worker,
 };
 use std::pin::Pin;
 use std::sync::Arc;
@@ -72,12 +72,12 @@ pub(super) fn filter_hive(filter: &Filter) -> Result<Option<HiveId>, Status> {
     HiveId::parse(&filter.hive).map(Some).map_err(|error| invalid::field("filter.hive", error.to_string()))
 }
 
-fn take_page(mut found: Vec<((HiveId, WorkerId), Arc<WorkerSpec>, Worker)>, size: usize) -> (Vec<Worker>, String) {
+fn take_page(mut found: Vec<((HiveId, WorkerId), Arc<Spec>, Worker)>, size: usize) -> (Vec<Worker>, String) {
     found.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
     let (total, mut bytes, mut last) = (found.len(), 0, String::new());
     let mut workers = Vec::new();
     for ((hive, id), spec, bare) in found.into_iter().take(size) {
-        let worker = Worker { spec: Some(WorkerSpec::clone(&spec)), ..bare };
+        let worker = Worker { spec: Some(spec.whole()), ..bare };
         bytes += worker.encoded_len();
         if bytes > PAGE_BYTES && !workers.is_empty() {
             break;

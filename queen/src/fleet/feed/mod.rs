@@ -27,12 +27,13 @@ pub use sizes::{Sizes, Told};
 pub use telling::{News, Telling};
 pub use wanted::Wanted;
 
+use super::Spec;
 use super::filter;
 use super::object;
 use bytes::Bytes;
 use followers::Followers;
 use list::Ordered;
-use proto::{Filter, WorkerSpec};
+use proto::Filter;
 use shelf::Shelf;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -51,7 +52,7 @@ pub enum Subject {
     /// A worker.
     Worker {
         /// What it is.
-        spec: Arc<WorkerSpec>,
+        spec: Arc<Spec>,
         /// A `WorkerState` as it came.
         state: i32,
     },
@@ -66,7 +67,7 @@ impl Subject {
     /// `hive/group/instance`, or the hive's name: no worker has a name without a slash.
     fn name(&self) -> String {
         match self {
-            Self::Worker { spec, .. } => format!("{}/{}/{}", spec.hive, spec.group, spec.instance),
+            Self::Worker { spec, .. } => spec.name().to_owned(),
             Self::Hive { id } => id.to_string(),
         }
     }

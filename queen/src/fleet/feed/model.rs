@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use prost::Message;
 use proto::watch_response::Event;
 use proto::{Bookmark, Freshness, Hive, ProcessStats, SnapshotBegin, SnapshotEnd, SnapshotReason};
-use proto::{Update, WatchResponse, Worker};
+use proto::{Update, WatchResponse, Worker, WorkerSpec};
 use std::collections::BTreeMap;
 
 /// Cases in the short form, and with `LONG=1`.
@@ -193,7 +193,7 @@ impl Model {
         };
         let stats = ProcessStats { cpu_pct: Some(cpu.into()), ..ProcessStats::default() };
         let bytes = object::worker(&spec.encode_to_vec(), Some(&stats), state, Freshness::Live, "");
-        self.put(Subject::Worker { spec: Arc::new(spec), state }, bytes);
+        self.put(Subject::Worker { spec: Arc::new(Spec::of(&spec)), state }, bytes);
     }
 
     fn put(&mut self, subject: Subject, bytes: Bytes) {

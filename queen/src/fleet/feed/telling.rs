@@ -1,9 +1,9 @@
 //! What is told of an object: its bytes in an update, made when somebody first reads them. A fleet that nobody watches
 //! encodes nothing, and a worker that changed twice between two looks is encoded once.
 
-use crate::fleet::object;
+use crate::fleet::{Spec, object};
 use bytes::Bytes;
-use proto::{Freshness, GpuUse, HiveBeat, ProcessStats, WorkerSpec};
+use proto::{Freshness, GpuUse, HiveBeat, ProcessStats};
 use std::cell::OnceCell;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -12,9 +12,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy)]
 pub struct News<'a> {
     /// What it is.
-    pub spec: &'a Arc<WorkerSpec>,
-    /// The same on the wire.
-    pub spec_bytes: &'a Bytes,
+    pub spec: &'a Arc<Spec>,
     /// Its numbers.
     pub stats: Option<&'a ProcessStats>,
     /// A `WorkerState` as it came.
@@ -30,7 +28,7 @@ pub struct News<'a> {
 /// A worker as it was when it was linked.
 #[derive(Debug)]
 struct Linked {
-    spec_bytes: Bytes,
+    spec: Arc<Spec>,
     stats: Option<ProcessStats>,
     state: i32,
     freshness: Freshness,
@@ -40,7 +38,7 @@ struct Linked {
 impl Linked {
     fn encode(&self) -> Bytes {
         let held = self.held.as_deref().unwrap_or_default();
-        object::worker(&self.spec_bytes, self.stats.as_ref(), self.state, self.freshness, held)
+        object::worker(self.spec.bytes(), self.stats.as_ref(), self.state, self.freshness, held)
     }
 }
 
@@ -94,7 +92,7 @@ impl Telling {
     /// Of a worker.
     pub fn worker(news: &News<'_>) -> Self {
         let linked = Linked {
-            spec_bytes: news.spec_bytes.clone(),
+            spec: Arc::clone(news.spec),
             stats: news.stats.cloned(),
             state: news.state,
             freshness: news.freshness,
@@ -111,7 +109,7 @@ impl Telling {
         };
         self.made.take();
         if news.refiltered {
-            linked.spec_bytes.clone_from(news.spec_bytes);
+            linked.spec.clone_from(news.spec);
         }
         (linked.state, linked.freshness) = (news.state, news.freshness);
         linked.held = news.held.cloned();
@@ -144,7 +142,7 @@ fn copy(room: &mut ProcessStats, stats: &ProcessStats) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost::Message;
+    use proto::WorkerSpec;
 
     fn stats(cpu_pct: f64, gpu: &str) -> ProcessStats {
         let gpus = vec![GpuUse { uuid: gpu.into(), util_pct: Some(cpu_pct), vram_bytes: None }];
@@ -153,19 +151,11 @@ mod tests {
 
     #[test]
     fn bytes_are_those_of_the_newest_state_however_often_it_changed() {
-        let spec = Arc::new(WorkerSpec { instance: "1".into(), ..WorkerSpec::default() });
-        let spec_bytes = Bytes::from(spec.encode_to_vec());
+        let spec = Arc::new(Spec::of(&WorkerSpec { instance: "1".into(), ..WorkerSpec::default() }));
         let (first, second, third) = (stats(1.0, "a"), stats(2.0, "a"), stats(3.0, "b"));
         let (r1, r2): (Arc<str>, Arc<str>) = ("r1".into(), "r2".into());
-        let news = |stats, held| News {
-            spec: &spec,
-            spec_bytes: &spec_bytes,
-            stats,
-            state: 2,
-            freshness: Freshness::Live,
-            held,
-            refiltered: false,
-        };
+        let news =
+            |stats, held| News { spec: &spec, stats, state: 2, freshness: Freshness::Live, held, refiltered: false };
         let mut told = Telling::worker(&news(Some(&first), None));
         let changes = [
             (Some(&first), None),
@@ -176,7 +166,7 @@ mod tests {
         ];
         for (stats, held) in changes {
             told.renew(&news(stats, held));
-            let bytes = object::worker(&spec_bytes, stats, 2, Freshness::Live, held.map_or("", AsRef::as_ref));
+            let bytes = object::worker(spec.bytes(), stats, 2, Freshness::Live, held.map_or("", AsRef::as_ref));
             assert_eq!(told, bytes);
             assert_eq!(told, bytes, "and stay so");
         }

@@ -3,8 +3,7 @@
 use super::mirror::Mirror;
 use super::*;
 use crate::fleet::{Mask, object};
-use prost::Message;
-use proto::Freshness;
+use proto::{Freshness, WorkerSpec};
 
 fn subject(name: u32, model: &str, state: i32) -> Subject {
     let spec = WorkerSpec {
@@ -14,7 +13,7 @@ fn subject(name: u32, model: &str, state: i32) -> Subject {
         model: Some(model.into()),
         ..WorkerSpec::default()
     };
-    Subject::Worker { spec: Arc::new(spec), state }
+    Subject::Worker { spec: Arc::new(Spec::of(&spec)), state }
 }
 
 /// A feed, and the keys of the workers in it.
@@ -32,7 +31,7 @@ impl Bench {
     pub fn put(&mut self, name: u32, model: &str, state: i32) {
         let subject = subject(name, model, state);
         let Subject::Worker { spec, .. } = &subject else { return };
-        let bytes = object::worker(&spec.encode_to_vec(), None, state, Freshness::Live, "");
+        let bytes = object::worker(spec.bytes(), None, state, Freshness::Live, "");
         let before = self.keys.get(&name).copied();
         let refiltered = before.is_none_or(|key| self.feed.lock().objects.get(key).is_none_or(|o| o.bytes != bytes));
         let key = self.feed.write(self.now).put(before, subject, bytes, refiltered);

@@ -1,8 +1,7 @@
 //! Which rows have which model, by every name that their models go by. Proportional to the names that workers have, not
 //! to names times workers: a hive may not make the queen large by inventing models.
 
-use super::super::filter::model_names;
-use proto::WorkerSpec;
+use super::super::Spec;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -14,8 +13,8 @@ pub struct Models {
 
 impl Models {
     /// A row has the names of this spec.
-    pub fn add(&mut self, spec: &WorkerSpec, block: u32, bit: u64) {
-        for name in model_names(spec) {
+    pub fn add(&mut self, spec: &Spec, block: u32, bit: u64) {
+        for name in spec.models() {
             let words = match self.names.get_mut(name) {
                 Some(words) => words,
                 None => self.names.entry(Arc::from(name)).or_default(),
@@ -25,8 +24,8 @@ impl Models {
     }
 
     /// It has them no more.
-    pub fn remove(&mut self, spec: &WorkerSpec, block: u32, bit: u64) {
-        for name in model_names(spec) {
+    pub fn remove(&mut self, spec: &Spec, block: u32, bit: u64) {
+        for name in spec.models() {
             let Some(words) = self.names.get_mut(name) else { continue };
             if let Some(word) = words.get_mut(&block) {
                 *word &= !bit;
@@ -68,13 +67,13 @@ fn merge(all: &mut [u64], words: &BTreeMap<u32, u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::WorkerSpec;
 
     #[test]
     fn a_name_that_nobody_has_any_more_takes_no_room() {
-        let spec = |names: &[&str]| WorkerSpec {
-            model: Some("a".into()),
-            model_names: names.iter().map(|name| (*name).to_owned()).collect(),
-            ..WorkerSpec::default()
+        let spec = |names: &[&str]| {
+            let model_names = names.iter().map(|name| (*name).to_owned()).collect();
+            Spec::of(&WorkerSpec { model: Some("a".into()), model_names, ..WorkerSpec::default() })
         };
         let mut models = Models::default();
         models.add(&spec(&["a", "b"]), 1, 4);

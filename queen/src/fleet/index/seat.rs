@@ -3,10 +3,8 @@
 use super::Index;
 use super::block::{Flags, Heard, ROWS, Segment, Words};
 use super::rooms::GpuKey;
-use crate::fleet::filter::model_names;
-use crate::fleet::room;
+use crate::fleet::{Spec, room};
 use common::{HiveId, WorkerId};
-use proto::WorkerSpec;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,9 +23,9 @@ pub struct Seat {
     hive: Option<Arc<HiveId>>,
     blocks: Vec<Block>,
     /// At each place the spec whose model names are in the index.
-    specs: Vec<Option<Arc<WorkerSpec>>>,
+    specs: Vec<Option<Arc<Spec>>>,
     /// Those of workers that left since the last time.
-    left: Vec<(u32, Arc<WorkerSpec>)>,
+    left: Vec<(u32, Arc<Spec>)>,
     /// Of each GPU, what the index has.
     rooms: Vec<Option<u64>>,
     /// The place in the hive's record of the hold on each worker that is held.
@@ -97,7 +95,7 @@ impl Seat {
     }
 
     /// What is true of the worker at a place.
-    pub fn set(&mut self, index: &Index, place: u32, flags: Flags, spec: &Arc<WorkerSpec>) {
+    pub fn set(&mut self, index: &Index, place: u32, flags: Flags, spec: &Arc<Spec>) {
         let Some(block) = self.blocks.get_mut((place / ROWS) as usize) else { return };
         let bit = 1 << (place % ROWS);
         block.words.set(bit, flags);
@@ -106,8 +104,8 @@ impl Seat {
             return;
         }
         let before = known.replace(Arc::clone(spec));
-        let nameless = |spec: &WorkerSpec| model_names(spec).next().is_none();
-        let same = |before: &WorkerSpec| before.model == spec.model && before.model_names == spec.model_names;
+        let nameless = |spec: &Spec| spec.models().next().is_none();
+        let same = |before: &Spec| before.model == spec.model && before.model_names == spec.model_names;
         if before.as_deref().map_or(nameless(spec), same) {
             return;
         }

@@ -33,7 +33,6 @@ impl KnownWorker {
     fn news<'a>(&'a self, held: Option<&'a Arc<str>>) -> News<'a> {
         News {
             spec: &self.spec,
-            spec_bytes: &self.spec_bytes,
             stats: self.stats.as_ref(),
             state: self.state,
             freshness: self.freshness,

@@ -60,7 +60,7 @@ fn is_candidate(seen: &Seen<'_>, query: &Query) -> bool {
 
 fn names<'a>(seen: &Seen<'a>) -> Vec<&'a str> {
     let spec = seen.spec();
-    spec.model.iter().chain(&spec.model_names).map(String::as_str).collect()
+    spec.model.iter().chain(&spec.model_names).map(AsRef::as_ref).collect()
 }
 
 fn is_wanted(seen: &Seen<'_>, want: &Want) -> bool {
@@ -91,7 +91,7 @@ fn is_wanted(seen: &Seen<'_>, want: &Want) -> bool {
 
 fn gpus_of<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a Gpu> {
     let used: BTreeSet<String> = seen.stats().into_iter().flat_map(|s| &s.gpus).map(|use_| use_.uuid.clone()).collect();
-    let its: BTreeSet<String> = used.into_iter().chain(seen.spec().gpu_uuids.iter().cloned()).collect();
+    let its: BTreeSet<String> = used.into_iter().chain(seen.spec().gpu_uuids.iter().map(ToString::to_string)).collect();
     seen.on().record().gpus.iter().filter(move |gpu| its.is_empty() || its.contains(&gpu.uuid))
 }
 
