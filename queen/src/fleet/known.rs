@@ -46,6 +46,8 @@ pub struct KnownWorker {
     dirty: bool,
     refiltered: bool,
     waiting: Waiting,
+    /// It is linked without its numbers, because nobody watched.
+    hollow: bool,
 }
 
 impl KnownWorker {
@@ -263,6 +265,7 @@ impl KnownHive {
             dirty: true,
             refiltered: true,
             waiting: Waiting::default(),
+            hollow: false,
         };
         let place = self.free.pop().unwrap_or(self.workers.len() as u32);
         match self.workers.get_mut(place as usize) {

@@ -75,6 +75,8 @@ fn clean_gpus(gpus: &mut Vec<GpuUse>) -> u64 {
     let before = gpus.len();
     gpus.retain(|gpu| gpu.uuid.len() <= GPU_UUID);
     gpus.truncate(GPUS);
+    // Kept for as long as the worker is there.
+    gpus.shrink_to_fit();
     (before - gpus.len()) as u64 + gpus.iter_mut().map(|gpu| clean_number(&mut gpu.util_pct)).sum::<u64>()
 }
 

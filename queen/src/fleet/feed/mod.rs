@@ -245,6 +245,13 @@ impl Writer<'_> {
         }
     }
 
+    /// Adds what was left out when an object was linked, before anybody has read it: it is the same state.
+    pub fn fill(&mut self, key: Key, news: &News<'_>) {
+        if let Some(object) = self.inner.objects.get_mut(key).filter(|object| !object.gone) {
+            object.bytes.renew(news);
+        }
+    }
+
     /// Takes the next revision and moves an object there; `Err` with the revision when there is none under this key or
     /// name.
     fn advance(

@@ -1,7 +1,7 @@
 //! Tells the feed what has changed of a hive. After the index has been told, because this forgets what has changed.
 
 use super::{KnownHive, KnownWorker};
-use crate::fleet::feed::{Feed, News, Subject, Telling};
+use crate::fleet::feed::{Feed, News, Subject, Telling, Writer};
 use crate::fleet::object;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,18 +40,36 @@ impl KnownWorker {
             refiltered: self.refiltered,
         }
     }
+
+    /// Links its state, if one waits: without its numbers where nobody watches, who then has them added first.
+    fn link(&mut self, writer: &mut Writer<'_>, held: Option<&Arc<str>>, watched: bool) {
+        match (self.waiting.take(), self.key) {
+            (Some(replaced), key) => {
+                writer.pass_over(replaced);
+                let stats = self.stats.as_ref().filter(|_| watched);
+                self.key = Some(writer.put_worker(key, &News { stats, ..self.news(held) }));
+                (self.refiltered, self.hollow) = (false, !watched);
+            }
+            (None, Some(key)) if watched && self.hollow => {
+                writer.fill(key, &self.news(held));
+                self.hollow = false;
+            }
+            _ => {}
+        }
+    }
 }
 
 impl KnownHive {
     /// Links what changed, and with `beat` that the hive was heard from. Workers are copied here, and encoded when
     /// somebody reads them; only the hive's own record is made into bytes at once, before the feed is locked.
-    /// While nobody watches, numbers wait. Who is there, and what filters look at, is always linked: a reader with a
-    /// revision must be told that what it has seen is gone, or has left its filter.
+    /// While nobody watches, numbers wait, and are not copied. Who is there, and what filters look at, is always linked:
+    /// a reader with a revision must be told that what it has seen is gone, or has left its filter.
     pub fn link(&mut self, feed: &Feed, now: Instant, beat: bool) {
         self.unheard |= beat;
         let stirred = self.note_changes();
         let waits = self.key.is_some() && self.gone.is_empty() && stirred != Stirred::Shape;
-        if waits && !feed.is_watched() {
+        let watched = feed.is_watched();
+        if waits && !watched {
             return;
         }
         let beat = std::mem::take(&mut self.unheard);
@@ -73,10 +91,8 @@ impl KnownHive {
             self.key = Some(writer.put(self.key, subject, bytes, false));
         }
         for worker in self.workers.iter_mut().flatten() {
-            let Some(replaced) = worker.waiting.take() else { continue };
-            writer.pass_over(replaced);
-            worker.key = Some(writer.put_worker(worker.key, &worker.news(self.held.get(&worker.id))));
-            worker.refiltered = false;
+            let held = self.held.get(&worker.id);
+            worker.link(&mut writer, held, watched);
         }
         if beat {
             let told = Telling::beat(&self.name, self.sampled_at, self.sequence);
@@ -94,7 +110,7 @@ impl KnownHive {
             if std::mem::take(&mut worker.dirty) {
                 worker.waiting.add();
             }
-            if worker.waiting.state {
+            if worker.waiting.state || worker.hollow {
                 let shape = worker.key.is_none() || worker.refiltered;
                 stirred = stirred.max(if shape { Stirred::Shape } else { Stirred::Numbers });
             }

@@ -61,6 +61,9 @@ fn numbers_wait_while_nobody_watches_and_are_told_to_who_begins_to() {
     );
     assert_eq!(update.conflated, 2, "states that were never linked were not shown either");
     assert_eq!(update.beats.len(), 1);
+    let all = everything(&fleet, now, &mut fleet.feed().start());
+    let told = all[0].workers.iter().map(|worker| worker.stats.as_ref().and_then(|stats| stats.cpu_pct));
+    assert_eq!(told.collect::<Vec<_>>(), [Some(1.0), Some(5.0)], "who has not changed since has numbers too");
     session.batch(now, Batch { rows: vec![row("box", 2, cpu(7.0))], ..Batch::default() }).unwrap();
     assert_eq!(everything(&fleet, now, &mut place)[0].workers.len(), 1, "and from then on at once");
     drop(following);
