@@ -25,7 +25,7 @@ use host::{HostConfig, HostView};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rpc::services::{Caller, Services};
 use rpc::socket::{self, SocketError};
-use rpc::tunnel::{IDLE, Tunnel};
+use rpc::tunnel::{IDLE, Served, Tunnel};
 use rpc::uplink::{Sources, Uplink};
 use sample::gpu::{self, GpuConfig};
 use sample::{SampleConfig, Sampling};
@@ -123,8 +123,10 @@ impl Hive {
         let uplinks = config.queens.iter().map(uplink);
         let uplinks: Vec<Uplink> = uplinks.collect();
         let services = services(&life, templates, &about, &uplinks, &stopping);
+        let called = services.clone();
+        let served: Served = Arc::new(move || called.routes(Caller::Network));
         for (url, uplink) in config.queens.iter().zip(uplinks) {
-            let tunnel = Tunnel::new(url.clone(), config.access.clone(), uplink.opened(), services.clone(), IDLE);
+            let tunnel = Tunnel::new(url.clone(), config.access.clone(), uplink.opened(), served.clone(), IDLE);
             tasks.spawn(uplink.run(stopping.clone()));
             tasks.spawn(tunnel.run(stopping.clone()));
         }

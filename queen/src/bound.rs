@@ -68,6 +68,12 @@ pub struct Bounds {
     pub per_address: Arc<Bound>,
     /// Unary calls that run.
     pub calls: Arc<Bound>,
+    /// Unary calls to hives.
+    pub hive_calls: Arc<Bound>,
+    /// Streams from hives.
+    pub hive_streams: Arc<Bound>,
+    /// Hives that are attached.
+    pub tunnels: Arc<Bound>,
     /// Watches.
     pub watchers: Arc<Bound>,
     /// Bytes of a question.
@@ -85,6 +91,9 @@ impl Bounds {
             connections: Bound::new(config.max_connections),
             per_address: Bound::new(config.max_connections_per_address),
             calls: Bound::new(config.max_calls),
+            hive_calls: Bound::new(config.max_hive_calls),
+            hive_streams: Bound::new(config.max_hive_streams),
+            tunnels: Bound::new(config.max_tunnels),
             watchers: Bound::new(config.max_watchers),
             request_bytes: Bound::new(config.max_request_bytes),
             header_bytes: config.max_header_bytes as usize,

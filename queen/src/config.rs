@@ -45,7 +45,6 @@ pub struct Config {
     /// The most different filters and masks that are watched at once; watchers that want the same share one. Each
     /// costs about 100 bytes, and its masked bytes, for every object that it shows.
     pub max_watch_classes: usize,
-    /// Further values of the Host header that are answered, with or without a port.
     /// The most connections in all. Needs as many file descriptors.
     pub max_connections: usize,
     /// The most connections of one address; this machine itself is not counted.
@@ -54,6 +53,12 @@ pub struct Config {
     pub max_streams: u32,
     /// The most unary calls that run at once.
     pub max_calls: usize,
+    /// The most unary calls that are on their way to hives; a stop is one for as long as its grace lasts.
+    pub max_hive_calls: usize,
+    /// The most streams of logs and events from hives that are open at once; each may hold 64 KiB.
+    pub max_hive_streams: usize,
+    /// The most hives that are attached, so that they can be called; the telemetry of further ones goes on.
+    pub max_tunnels: usize,
     /// Further values of the Host header that are answered, with or without a port. Names in the certificate are
     /// answered anyway.
     pub allowed_hosts: Vec<String>,
@@ -86,6 +91,9 @@ impl Default for Config {
             max_connections_per_address: 1_024,
             max_streams: 256,
             max_calls: 1_024,
+            max_hive_calls: 1_024,
+            max_hive_streams: 1_024,
+            max_tunnels: 20_000,
             allowed_hosts: Vec::new(),
             proc_root: "/proc".into(),
         }

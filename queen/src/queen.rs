@@ -114,10 +114,10 @@ impl Queen {
         let (bookmarks, receiver) = watch::channel(Bytes::new());
         let fleet = Fleet::new(&config, telemetry::token(), Instant::now());
         fleet.feed().link_when_watched();
-        let (fleet, tunnels) = (Arc::new(fleet), Arc::<Tunnels>::default());
+        let (bounds, counts, addresses) = (Bounds::new(&config), Arc::new(Counts::default()), Arc::default());
+        let (fleet, tunnels) = (Arc::new(fleet), Arc::new(Tunnels::new(bounds.tunnels.clone())));
         let ways = tunnels.clone();
         let ways = Ways::new(move |hive| ways.channel(hive));
-        let (bounds, counts, addresses) = (Bounds::new(&config), Arc::new(Counts::default()), Arc::default());
         let (guard, renewal) = Guard::new(address, &config, Arc::clone(&counts)).map_err(BindError::Guard)?;
         let shared = Shared {
             reserving: Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace)),

@@ -66,7 +66,7 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let grpc = Routes::new(ingest)
-        .add_service(forward::service(shared.clone()))
+        .add_service(forward::service(shared.clone(), &bounds))
         .add_service(First::new(looking, Watch::new(shared, bounds.request_bytes)))
         .add_service(scheduler)
         .add_service(health)

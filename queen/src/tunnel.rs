@@ -1,5 +1,6 @@
 //! The ways to the hives: a channel to each, inside the connection that it dialled. Nothing here dials a hive.
 
+use crate::bound::{Bound, Place};
 use common::HiveId;
 use common::tunnel::{CONNECTION_WINDOW, Pipe, STREAM_WINDOW};
 use dashmap::{DashMap, Entry};
@@ -13,9 +14,6 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-/// At most this many hives are attached; further ones are refused with a retry time, and their telemetry goes on.
-pub const TUNNELS: usize = 20_000;
-
 /// Why a hive cannot be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoTunnel {
@@ -27,9 +25,9 @@ pub enum NoTunnel {
 /// Why a hive cannot attach.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAttached {
-    /// [`TUNNELS`] are.
-    #[error("this queen takes {TUNNELS} tunnels and has them")]
-    Full,
+    /// As many are as may be.
+    #[error("this queen takes {0} tunnels and has them")]
+    Full(usize),
     /// A newer session of the hive has.
     #[error("superseded: a newer session of this hive has attached")]
     Superseded,
@@ -48,10 +46,11 @@ pub fn was_not_sent(status: &Status) -> bool {
 }
 
 /// The tunnels that are open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tunnels {
     open: DashMap<HiveId, Ways>,
     numbers: AtomicU64,
+    places: Arc<Bound>,
 }
 
 /// The tunnels of one hive. A hive whose tunnel was idle dials the next one before it leaves the old one: calls that
@@ -60,6 +59,7 @@ pub struct Tunnels {
 struct Ways {
     newest: Way,
     leaving: Option<Way>,
+    _place: Place,
 }
 
 #[derive(Debug)]
@@ -82,6 +82,11 @@ pub struct Attached {
 }
 
 impl Tunnels {
+    /// None yet; of no more hives than there are `places`. Further ones are refused, and their telemetry goes on.
+    pub fn new(places: Arc<Bound>) -> Self {
+        Self { open: DashMap::new(), numbers: AtomicU64::new(0), places }
+    }
+
     /// A channel on which `WorkerService` and `GrantService` of a hive answer. Its inner connection is made when a call
     /// first needs it. Take one for each call: a tunnel that has been idle is left for another one.
     ///
@@ -104,14 +109,14 @@ impl Tunnels {
         pipe: Pipe,
         ended: CancellationToken,
     ) -> Result<Attached, NotAttached> {
-        if self.open.len() >= TUNNELS && !self.open.contains_key(&hive) {
-            return Err(NotAttached::Full);
-        }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let pipe = Arc::new(Mutex::new(Some(pipe)));
         let way = Way { number, epoch, channel: OnceLock::new(), pipe, ended: ended.clone() };
         match self.open.entry(hive.clone()) {
-            Entry::Vacant(vacant) => drop(vacant.insert(Ways { newest: way, leaving: None })),
+            Entry::Vacant(vacant) => {
+                let place = self.places.enter().ok_or_else(|| NotAttached::Full(self.places.limit()))?;
+                drop(vacant.insert(Ways { newest: way, leaving: None, _place: place }));
+            }
             Entry::Occupied(mut known) => known.get_mut().take(way)?,
         }
         Ok(Attached { tunnels: self.clone(), hive, number, ended })
@@ -178,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn t2_a_newer_session_ends_the_tunnel_of_the_older_and_is_not_ended_by_it() {
-        let tunnels = Arc::new(Tunnels::default());
+        let tunnels = Arc::new(Tunnels::new(Bound::new(1)));
         let (old, old_ended) = add(&tunnels, 1).unwrap();
         let (_new, new_ended) = add(&tunnels, 2).unwrap();
         assert!(old_ended.is_cancelled() && !new_ended.is_cancelled());
@@ -189,8 +194,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn there_are_no_more_hives_with_a_tunnel_than_there_may_be() {
+        let (tunnels, other) = (Arc::new(Tunnels::new(Bound::new(1))), HiveId::parse("other").unwrap());
+        let open = |hive: &HiveId, epoch| {
+            let (sender, ended) = (mpsc::channel(1).0, CancellationToken::new());
+            tunnels.add(hive.clone(), epoch, Pipe::new(tokio_stream::pending(), sender, ended.clone()), ended)
+        };
+        let first = open(&hive(), 1).unwrap();
+        assert_eq!(open(&other, 1).err(), Some(NotAttached::Full(1)));
+        let second = open(&hive(), 2).unwrap();
+        drop(first);
+        assert_eq!(open(&other, 1).err(), Some(NotAttached::Full(1)), "it has another one");
+        drop(second);
+        assert!(open(&other, 1).is_ok());
+        assert_eq!(tunnels.places.refused(), 2);
+    }
+
+    #[tokio::test]
     async fn a_tunnel_that_is_left_goes_on_beside_the_next_one_but_not_beside_two() {
-        let tunnels = Arc::new(Tunnels::default());
+        let tunnels = Arc::new(Tunnels::new(Bound::new(1)));
         let (first, first_ended) = add(&tunnels, 1).unwrap();
         let (second, second_ended) = add(&tunnels, 1).unwrap();
         assert!(!first_ended.is_cancelled());

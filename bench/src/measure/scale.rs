@@ -10,6 +10,8 @@ use proto::scheduler_service_client::SchedulerServiceClient;
 use proto::{FindIdleWorkersRequest, FindOptions, FindWorkersWithModelRequest};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -19,9 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The most that the queen may take, in bytes.
 const MEMORY: f64 = 768.0 * 1024.0 * 1024.0;
 
-/// The child that simulates: `URL HIVES`.
+/// The child that simulates: `URL HIVES [tunnels]`.
 pub async fn simulate(words: &[String]) {
-    let [url, hives] = words else { panic!("simulate URL HIVES") };
+    let [url, hives, how @ ..] = words else { panic!("simulate URL HIVES [tunnels]") };
+    let tunnels = how == ["tunnels"];
     let access = Access::default();
     let channel = access.connect(url, |endpoint| endpoint).await.expect("a queen");
     let target = Target { url: url.clone(), access, channel };
@@ -33,6 +36,7 @@ pub async fn simulate(words: &[String]) {
         churn: 0.0,
         kill: 0.0,
         stall: 0.0,
+        tunnels,
         seed: 1,
         prefix: "sim".into(),
     };
@@ -51,16 +55,25 @@ impl Drop for Simulated {
 }
 
 pub async fn run(pace: Pace, table: &mut Table) {
+    fleet(pace, pace.hives, false, table).await;
+    fleet(pace, pace.hives / 5 * 2, true, table).await;
+}
+
+async fn fleet(pace: Pace, hives: u32, tunnels: bool, table: &mut Table) {
     let mut server = Server::start("ours");
-    let (address, hives) = (server.address.clone(), pace.hives);
+    let address = server.address.clone();
     let program = std::env::current_exe().expect("this program");
     let mut command = Command::new(program);
-    command.args(["simulate", &format!("http://{address}"), &hives.to_string()]);
+    command.args(["simulate", &format!("http://{address}"), &hives.to_string()]).args(tunnels.then_some("tunnels"));
     let fleet =
         Simulated(command.stdin(Stdio::null()).stdout(Stdio::from(std::io::stderr())).spawn().expect("a fleet"));
-    let what = |what: &str| format!("{hives} hives × {WORKERS} workers at 1 Hz, all fields: {what}");
+    let with = if tunnels { "all fields, tunnels" } else { "all fields" };
+    let what = |what: &str| format!("{hives} hives × {WORKERS} workers at 1 Hz, {with}: {what}");
     let took = registered(&address, hives).await;
     table.ours(&what("until all are registered"), took.as_secs_f64(), "s", None, false);
+    if tunnels {
+        attached(&address, hives).await;
+    }
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (before, begun) = (server.cpu(), Instant::now());
     let theirs = crate::child::cpu_of(fleet.0.id());
@@ -75,6 +88,30 @@ pub async fn run(pace: Pace, table: &mut Table) {
     let took = registered(&address, hives).await;
     table.ours(&what("until all are back after the queen was killed"), took.as_secs_f64(), "s", None, false);
     again.kill();
+}
+
+/// Waits until the queen says that so many hives can be called.
+async fn attached(address: &str, hives: u32) {
+    let begun = Instant::now();
+    loop {
+        let seen = tunnels(address).await.unwrap_or(0);
+        if seen >= u64::from(hives) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "only {seen} hives are attached after {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// How many tunnels she has, by her own metrics.
+async fn tunnels(address: &str) -> Option<u64> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let asked = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(asked.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let line = answer.lines().find(|line| line.contains("bound_current{bound=\"tunnels\"}"))?;
+    line.rsplit(' ').next()?.parse().ok()
 }
 
 async fn channel(address: &str) -> Channel {

@@ -27,6 +27,9 @@ pub struct Simulate {
     /// Hives that stand still for five seconds in a minute
     #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = parse_share)]
     pub stall: f64,
+    /// Each hive also keeps a tunnel open, on a second connection, as real ones do
+    #[arg(long)]
+    pub tunnels: bool,
     /// How long, before it is checked that the queen has everything [default: until it is stopped]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub duration: Option<Duration>,

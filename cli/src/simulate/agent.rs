@@ -4,12 +4,15 @@ use super::Target;
 use super::board::Board;
 use super::machine::{Happening, Machine};
 use super::plan::Plan;
+use hive::rpc::tunnel::{IDLE, Served, Tunnel};
 use hive::rpc::uplink::{Sources, Uplink};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 /// How long a machine that was cut off takes to boot.
 const BOOTING: Duration = Duration::from_secs(2);
@@ -56,6 +59,13 @@ async fn live(
     let uplink = Uplink::new(target.url.clone(), target.access.clone(), format!("journal-{index}"), sources);
     let uplink = uplink.counted(Arc::clone(&board.books));
     board.linked(index, uplink.state());
+    // Nothing is served in it: whoever calls such a hive is told so.
+    let served: Served = Arc::new(Routes::default);
+    let tunnel = || Tunnel::new(target.url.clone(), target.access.clone(), uplink.opened(), served, IDLE);
+    let mut tunnels = JoinSet::new();
+    if plan.tunnels {
+        tunnels.spawn(tunnel().run(stopping.clone()));
+    }
     let uplink = tokio::spawn(uplink.run(stopping.clone()));
 
     let mut ticks = interval_at(tokio::time::Instant::now() + plan.rate, plan.rate);
@@ -65,6 +75,7 @@ async fn live(
             () = stopping.cancelled() => {
                 // It says goodbye and waits for the queen's summary; a panic in it would be a session without books.
                 let _ended = uplink.await;
+                while tunnels.join_next().await.is_some() {}
                 return End::Stopped;
             }
             _ = ticks.tick() => {}

@@ -199,6 +199,7 @@ mod tests {
             churn: 1.0,
             kill: 0.0,
             stall: 0.5,
+            tunnels: false,
             seed,
             prefix: "sim".to_owned(),
         }

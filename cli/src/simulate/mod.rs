@@ -59,6 +59,7 @@ pub async fn run(global: &Global, args: Simulate) -> Result<(), Failure> {
         churn: args.churn,
         kill: args.kill,
         stall: args.stall,
+        tunnels: args.tunnels,
         seed: args.seed,
         prefix: args.prefix,
     };
@@ -99,7 +100,7 @@ pub async fn simulate(
     course: Course,
     stopped: CancellationToken,
 ) -> Result<Ledger, Failure> {
-    serve::raise_open_files(u64::from(plan.hives));
+    serve::raise_open_files(plan.connections());
     let (board, plan) = (Arc::new(Board::new(plan.hives)), Arc::new(plan));
     let (stopping, mut agents) = (CancellationToken::new(), JoinSet::new());
     for index in 0..plan.hives {

@@ -23,6 +23,8 @@ pub struct Plan {
     pub kill: f64,
     /// Hives that stand still.
     pub stall: f64,
+    /// Whether each keeps a tunnel open too, on a connection of its own.
+    pub tunnels: bool,
     /// Where all randomness comes from.
     pub seed: u64,
     /// What hives' names begin with.
@@ -33,6 +35,11 @@ impl Plan {
     /// The name of a hive.
     pub fn name(&self, index: u32) -> String {
         format!("{}-{index:05}", self.prefix)
+    }
+
+    /// Connections in all.
+    pub fn connections(&self) -> u64 {
+        u64::from(self.hives) * (1 + u64::from(self.tunnels))
     }
 
     /// How long after the first hive this one begins; also where in a round it stands.
@@ -61,11 +68,13 @@ mod tests {
             churn: 0.0,
             kill: 0.6,
             stall: 0.0,
+            tunnels: true,
             seed: 1,
             prefix: "sim".to_owned(),
         };
         assert_eq!(plan(10).begins(5), Duration::from_millis(500));
         assert_eq!(plan(10_000).begins(9_000), Duration::from_secs(9));
+        assert_eq!(plan(10).connections(), 20);
         assert!((plan(1).in_a_round(0.6) - 0.01).abs() < 1e-9);
     }
 }

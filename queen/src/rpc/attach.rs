@@ -121,7 +121,7 @@ fn stopping() -> Status {
 
 fn refused(error: NotAttached) -> Status {
     match error {
-        NotAttached::Full => invalid::exhausted(error.to_string(), RETRY),
+        NotAttached::Full(_) => invalid::exhausted(error.to_string(), RETRY),
         NotAttached::Superseded => Refusal::Superseded.into(),
     }
 }

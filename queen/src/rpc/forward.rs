@@ -6,6 +6,7 @@ mod stream;
 
 use super::fleet::worker_name;
 use super::{Shared, invalid};
+use crate::bound::{Bound, Bounds, Place};
 use crate::tunnel::was_not_sent;
 use common::HiveId;
 use proto::worker_service_client::WorkerServiceClient;
@@ -14,15 +15,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stream::Relay;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-/// At most this many unary calls are on their way to hives; a stop is one for as long as its grace lasts.
-const CALLS: usize = 1_024;
-/// At most this many streams of logs and events are open; each may hold 64 KiB.
-const STREAMS: usize = 1_024;
 /// What a refused caller is told to wait.
 const RETRY: Duration = Duration::from_secs(1);
 /// The hive itself ends a call this much after its deadline, in case it does not hear that the call was given up.
@@ -36,13 +32,13 @@ type Client = WorkerServiceClient<Channel>;
 #[derive(Debug, Clone)]
 pub struct Forward {
     shared: Shared,
-    calls: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    calls: Arc<Bound>,
+    streams: Arc<Bound>,
 }
 
 /// The service, to be served beside the queen's own.
-pub fn service(shared: Shared) -> WorkerServiceServer<Forward> {
-    let (calls, streams) = (Arc::new(Semaphore::new(CALLS)), Arc::new(Semaphore::new(STREAMS)));
+pub fn service(shared: Shared, bounds: &Bounds) -> WorkerServiceServer<Forward> {
+    let (calls, streams) = (bounds.hive_calls.clone(), bounds.hive_streams.clone());
     let largest = shared.config.max_request_bytes;
     WorkerServiceServer::new(Forward { shared, calls, streams }).max_decoding_message_size(largest)
 }
@@ -118,9 +114,9 @@ impl Forward {
     }
 }
 
-fn place(places: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, Status> {
-    let full = |_| invalid::exhausted(format!("as many {what} are open as this queen keeps"), RETRY);
-    places.clone().try_acquire_owned().map_err(full)
+fn place(places: &Arc<Bound>, what: &str) -> Result<Place, Status> {
+    let full = || invalid::exhausted(format!("{} {what} are already open", places.limit()), RETRY);
+    places.enter().ok_or_else(full)
 }
 
 /// The hive's own status as it is, with its details; a broken tunnel by its name.

@@ -42,77 +42,43 @@ pub struct Bound {
 const MANY: u64 = u32::MAX as u64;
 
 /// Every bound of the queen.
-pub const BOUNDS: [Bound; 11] = [
+pub const BOUNDS: [Bound; 14] = [
+    Bound::count("max-connections", |c| c.max_connections as u64, |c, n| c.max_connections = n as usize),
+    Bound::count(
+        "max-connections-per-address",
+        |c| c.max_connections_per_address as u64,
+        |c, n| c.max_connections_per_address = n as usize,
+    ),
+    Bound::count("max-streams", |c| c.max_streams.into(), |c, n| c.max_streams = n as u32),
     Bound {
-        key: "max-connections",
-        range: (1, MANY),
-        get: |config| config.max_connections as u64,
-        set: |config, number| config.max_connections = number as usize,
-    },
-    Bound {
-        key: "max-connections-per-address",
-        range: (1, MANY),
-        get: |config| config.max_connections_per_address as u64,
-        set: |config, number| config.max_connections_per_address = number as usize,
-    },
-    Bound {
-        key: "max-streams",
-        range: (1, MANY),
-        get: |config| config.max_streams.into(),
-        set: |config, number| config.max_streams = number as u32,
-    },
-    Bound {
-        key: "max-header-bytes",
         range: (8 * 1024, 1024 * 1024),
-        get: |config| config.max_header_bytes.into(),
-        set: |config, number| config.max_header_bytes = number as u32,
+        ..Bound::count("max-header-bytes", |c| c.max_header_bytes.into(), |c, n| c.max_header_bytes = n as u32)
     },
     Bound {
-        key: "max-request-bytes",
         range: (1024, 64 * 1024 * 1024),
-        get: |config| config.max_request_bytes as u64,
-        set: |config, number| config.max_request_bytes = number as usize,
+        ..Bound::count("max-request-bytes", |c| c.max_request_bytes as u64, |c, n| c.max_request_bytes = n as usize)
     },
     Bound {
-        key: "max-frame-bytes",
         // A hive cuts its snapshots into chunks of 256 KiB.
         range: (512 * 1024, 256 * 1024 * 1024),
-        get: |config| config.max_frame_bytes as u64,
-        set: |config, number| config.max_frame_bytes = number as usize,
+        ..Bound::count("max-frame-bytes", |c| c.max_frame_bytes as u64, |c, n| c.max_frame_bytes = n as usize)
     },
-    Bound {
-        key: "max-calls",
-        range: (1, MANY),
-        get: |config| config.max_calls as u64,
-        set: |config, number| config.max_calls = number as usize,
-    },
-    Bound {
-        key: "max-hives",
-        range: (1, MANY),
-        get: |config| config.max_hives as u64,
-        set: |config, number| config.max_hives = number as usize,
-    },
-    Bound {
-        key: "max-workers",
-        range: (1, MANY),
-        get: |config| config.max_workers.into(),
-        set: |config, number| config.max_workers = number as u32,
-    },
-    Bound {
-        key: "max-watchers",
-        range: (1, MANY),
-        get: |config| config.max_watchers as u64,
-        set: |config, number| config.max_watchers = number as usize,
-    },
-    Bound {
-        key: "max-watch-classes",
-        range: (1, MANY),
-        get: |config| config.max_watch_classes as u64,
-        set: |config, number| config.max_watch_classes = number as usize,
-    },
+    Bound::count("max-calls", |c| c.max_calls as u64, |c, n| c.max_calls = n as usize),
+    Bound::count("max-hive-calls", |c| c.max_hive_calls as u64, |c, n| c.max_hive_calls = n as usize),
+    Bound::count("max-hive-streams", |c| c.max_hive_streams as u64, |c, n| c.max_hive_streams = n as usize),
+    Bound::count("max-tunnels", |c| c.max_tunnels as u64, |c, n| c.max_tunnels = n as usize),
+    Bound::count("max-hives", |c| c.max_hives as u64, |c, n| c.max_hives = n as usize),
+    Bound::count("max-workers", |c| c.max_workers.into(), |c, n| c.max_workers = n as u32),
+    Bound::count("max-watchers", |c| c.max_watchers as u64, |c, n| c.max_watchers = n as usize),
+    Bound::count("max-watch-classes", |c| c.max_watch_classes as u64, |c, n| c.max_watch_classes = n as usize),
 ];
 
 impl Bound {
+    /// Of things that are counted.
+    const fn count(key: &'static str, get: fn(&Config) -> u64, set: fn(&mut Config, u64)) -> Self {
+        Self { key, range: (1, MANY), get, set }
+    }
+
     /// Reads a number within the range.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! One tunnel: dialled, opened, and served in for as long as it lasts.
 
+use super::Served;
 use super::calls::Calls;
-use crate::rpc::services::{Caller, Services};
 use crate::rpc::uplink::{CALL_DEADLINE, SessionError, connect};
 use bytes::Bytes;
 use common::link::Access;
@@ -36,17 +36,13 @@ pub struct Connection {
 
 impl Connection {
     /// Dials the queen at `url` anew, and opens the tunnel of a session.
-    pub async fn open(
-        (url, access): (&str, &Access),
-        session: &str,
-        services: &Services,
-    ) -> Result<Self, SessionError> {
+    pub async fn open((url, access): (&str, &Access), session: &str, served: &Served) -> Result<Self, SessionError> {
         let cut = CancellationToken::new();
         let opening = tokio::time::timeout(CALL_DEADLINE, attach((url, access), session, cut.clone()));
         let refused = |status| SessionError::refused(url, ATTACH, status);
         let (pipe, why) = opening.await.unwrap_or_else(|_| Err(refused(late())))?;
         let (calls, leave) = (Calls::default(), CancellationToken::new());
-        let serving = serve(pipe, services.clone(), calls.clone(), leave.clone());
+        let serving = serve(pipe, served.clone(), calls.clone(), leave.clone());
         let url = url.to_owned();
         let task = tokio::spawn(async move {
             serving.await;
@@ -107,7 +103,7 @@ async fn attach(
 }
 
 /// Serves in the tunnel. Nothing of it is made before the queen calls for the first time.
-async fn serve(mut pipe: Pipe, services: Services, calls: Calls, leave: CancellationToken) {
+async fn serve(mut pipe: Pipe, served: Served, calls: Calls, leave: CancellationToken) {
     let begins = tokio::select! {
         begins = pipe.begins() => begins,
         () = leave.cancelled() => return,
@@ -129,7 +125,7 @@ async fn serve(mut pipe: Pipe, services: Services, calls: Calls, leave: Cancella
         .initial_stream_window_size(STREAM_WINDOW)
         .max_concurrent_streams(STREAMS)
         .layer(calls)
-        .add_routes(services.routes(Caller::Network))
+        .add_routes(served())
         .serve_with_incoming_shutdown(incoming, leaving);
     if let Err(error) = served.await {
         tracing::debug!(%error, "a tunnel is no longer served");

@@ -6,15 +6,16 @@ mod connection;
 #[cfg(test)]
 mod tests;
 
-use super::services::Services;
 use super::uplink::{Session, SessionError, random};
 use common::Backoff;
 use common::link::Access;
 use connection::Connection;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
+use tonic::service::Routes;
 use tracing::{info, warn};
 
 /// A tunnel in which nothing was called for this long is left for a fresh one, in which nothing is made before the next
@@ -23,12 +24,15 @@ pub const IDLE: Duration = Duration::from_secs(60);
 /// Streams end themselves when the hive stops; what is still open after this long is broken off.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// What is served in a tunnel: made anew for each, when it is first called.
+pub type Served = Arc<dyn Fn() -> Routes + Send + Sync>;
+
 /// The tunnel to one queen.
 pub struct Tunnel {
     url: String,
     access: Access,
     sessions: watch::Receiver<Option<Session>>,
-    services: Services,
+    served: Served,
     idle: Duration,
     /// The last trouble that was told.
     told: String,
@@ -56,10 +60,10 @@ impl Tunnel {
         url: String,
         access: Access,
         sessions: watch::Receiver<Option<Session>>,
-        services: Services,
+        served: Served,
         idle: Duration,
     ) -> Self {
-        Self { url, access, sessions, services, idle, told: String::new() }
+        Self { url, access, sessions, served, idle, told: String::new() }
     }
 
     /// Keeps a tunnel open until `stopping` is cancelled. No answer of a queen ends it.
@@ -116,7 +120,7 @@ impl Tunnel {
         stopping: &CancellationToken,
     ) -> Result<(), Ended> {
         let mut open = tokio::select! {
-            opened = Connection::open((&self.url, &self.access), &session.name, &self.services) => opened.map_err(Ended::Trouble)?,
+            opened = Connection::open((&self.url, &self.access), &session.name, &self.served) => opened.map_err(Ended::Trouble)?,
             () = stopping.cancelled() => return Err(Ended::Over(Over::Stopping)),
             over = newer(&mut self.sessions) => return Err(Ended::Over(over)),
         };

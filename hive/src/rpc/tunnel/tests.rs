@@ -1,6 +1,7 @@
 //! The tunnel against a queen that takes it in and calls through it when a test says so.
 
 use super::*;
+use crate::rpc::services::{Caller, Services};
 use crate::templates::Templates;
 use crate::worker::{Life, LifeConfig};
 use bytes::Bytes;
@@ -95,7 +96,8 @@ impl Place {
         let about = Arc::new(|| proto::DescribeHiveResponse { pid: 7, ..Default::default() });
         let services = Services { life, templates: Arc::new(Templates::new(None)), about, stopping: stopping.clone() };
         let sessions = watch::Sender::new(Some(session("s1")));
-        let tunnel = Tunnel::new(url, common::link::Access::default(), sessions.subscribe(), services, idle);
+        let served: Served = Arc::new(move || services.routes(Caller::Network));
+        let tunnel = Tunnel::new(url, common::link::Access::default(), sessions.subscribe(), served, idle);
         let running = tokio::spawn(tunnel.run(stopping.clone()));
         Self { attached, sessions, stopping, running, _state: state }
     }

@@ -21,16 +21,17 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// From the beginning, or `tail` lines before the end. ENOENT: this worker never had a log.
+    /// From the beginning, or `tail` lines before the end, be they in what is kept of the log before. ENOENT: this worker
+    /// never had a log.
     pub fn open(path: &Path, tail: Option<u32>) -> io::Result<Self> {
         // Not while it begins anew: what is counted from its end would be gone by then.
         let _turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
         let file = File::open(path)?;
-        let offset = match tail {
-            Some(lines) => before_end(&file, lines)?,
-            None => 0,
+        let at = match tail {
+            Some(lines) => from_end(path, &file, lines)?,
+            None => proto::LogPosition { file: mark(path).file, offset: 0 },
         };
-        Ok(Self { path: path.to_owned(), at: proto::LogPosition { file: mark(path).file, offset } })
+        Ok(Self { path: path.to_owned(), at })
     }
 
     /// From a place that an earlier reader came to. What is no longer kept is left out. ENOENT: this worker never had
@@ -122,15 +123,40 @@ fn last_bytes(path: &Path, from: u64, bytes: u64) -> Vec<u8> {
     read().unwrap_or_default()
 }
 
-/// Where the last `lines` lines begin; a line without its end counts.
-fn before_end(file: &File, lines: u32) -> io::Result<u64> {
+/// Where the last `lines` lines begin: of a log that began anew a moment ago, in what is kept of the one before.
+fn from_end(path: &Path, log: &File, lines: u32) -> io::Result<proto::LogPosition> {
+    let Mark { file, kept_from } = mark(path);
+    let (offset, missing) = before_end(log, lines)?;
+    let here = proto::LogPosition { file, offset };
+    // What was set aside whole is another worker's.
+    let kept = if offset > 0 || lines == 0 || kept_from == 0 { None } else { File::open(kept(path)).ok() };
+    let Some(kept) = kept else { return Ok(here) };
+    // A line may have begun there and ended here.
+    let cut = log.metadata()?.len() > 0 && !ends_with_line(&kept)?;
+    let wanted = missing.saturating_add(cut.into());
+    if wanted == 0 {
+        return Ok(here);
+    }
+    let (offset, _) = before_end(&kept, wanted)?;
+    Ok(proto::LogPosition { file: file.saturating_sub(1), offset: kept_from + offset })
+}
+
+fn ends_with_line(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    Ok(last == [b'\n'])
+}
+
+/// Where the last `lines` lines of a file begin, and how many of them it has not; a line without its end counts.
+fn before_end(file: &File, lines: u32) -> io::Result<(u64, u32)> {
     let mut at = file.metadata()?.len();
     if lines == 0 || at == 0 {
-        return Ok(at);
+        return Ok((at, lines));
     }
-    let mut last = [0];
-    file.read_exact_at(&mut last, at - 1)?;
-    let mut wanted = u64::from(lines) + u64::from(last[0] == b'\n');
+    let mut wanted = u64::from(lines) + u64::from(ends_with_line(file)?);
     let mut block = vec![0; CHUNK_MAX];
     while at > 0 {
         let length = at.min(CHUNK_MAX as u64);
@@ -141,13 +167,14 @@ fn before_end(file: &File, lines: u32) -> io::Result<u64> {
             if *byte == b'\n' {
                 wanted -= 1;
                 if wanted == 0 {
-                    return Ok(start + u64::try_from(index).unwrap_or_default() + 1);
+                    return Ok((start + u64::try_from(index).unwrap_or_default() + 1, 0));
                 }
             }
         }
         at = start;
     }
-    Ok(0)
+    // The first line begins without another one's end.
+    Ok((0, u32::try_from(wanted - 1).unwrap_or(lines)))
 }
 
 #[cfg(test)]
@@ -226,6 +253,39 @@ mod tests {
         assert_eq!(rest(&mut early).trim_start_matches('\0'), "before\nafter\n");
         let mut other = Reader::after(&path, proto::LogPosition { file: 9, offset: 5 }).unwrap();
         assert_eq!(rest(&mut other), "after\n");
+    }
+
+    #[test]
+    fn the_last_lines_are_found_although_the_log_began_anew() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("x.log");
+        let (mut file, _) = open(&path).unwrap();
+        file.set_len(KEEP_MAX).unwrap();
+        file.write_all(b"\na\nb\n").unwrap();
+        rotate(&path, 1024).unwrap();
+        assert_eq!(all(&path, Some(0)), "");
+        assert_eq!(all(&path, Some(1)), "b\n", "nothing has been written since");
+        file.write_all(b"c\nd\n").unwrap();
+        for (lines, wanted) in [(1, "d\n"), (2, "c\nd\n"), (3, "b\nc\nd\n"), (4, "a\nb\nc\nd\n")] {
+            assert_eq!(all(&path, Some(lines)), wanted);
+        }
+        assert!(all(&path, Some(99)).ends_with("\na\nb\nc\nd\n"));
+        assert_eq!(all(&path, None), "c\nd\n");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_where_the_log_began_anew_is_one_line() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("x.log");
+        let (mut file, _) = open(&path).unwrap();
+        file.set_len(KEEP_MAX).unwrap();
+        file.write_all(b"\na\nbegun ").unwrap();
+        rotate(&path, 1024).unwrap();
+        assert_eq!(all(&path, Some(1)), "begun ");
+        file.write_all(b"and ended\nc\n").unwrap();
+        for (lines, wanted) in [(1, "c\n"), (2, "begun and ended\nc\n"), (3, "a\nbegun and ended\nc\n")] {
+            assert_eq!(all(&path, Some(lines)), wanted);
+        }
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //! it cancels the call on the hive.
 
 use super::relayed;
+use crate::bound::Place;
 use common::HiveId;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -20,7 +20,7 @@ pub struct Relay<T> {
     inner: Option<Streaming<T>>,
     deadline: Option<Pin<Box<Sleep>>>,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl<T> Relay<T> {
@@ -30,7 +30,7 @@ impl<T> Relay<T> {
         inner: Streaming<T>,
         limit: Option<Duration>,
         stopping: CancellationToken,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         Self {
             hive,

@@ -8,7 +8,7 @@ use crate::fleet::feed::mirror::Mirror;
 use crate::fleet::feed::{Message, Why};
 use crate::fleet::sample::{cpu, one_hive};
 use crate::reserve::{Reserving, Ways};
-use crate::tunnel::NoTunnel;
+use crate::tunnel::{NoTunnel, Tunnels};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use proto::watch_response::Event;
@@ -31,7 +31,7 @@ pub(super) fn shared(instance: &str, now: Instant, places: usize) -> (Shared, wa
         stopping: CancellationToken::new(),
         bookmarks,
         places: Bound::new(places),
-        tunnels: Arc::default(),
+        tunnels: Arc::new(Tunnels::new(Bound::new(1))),
         cut: Arc::new(AtomicU64::new(0)),
         counts: Arc::default(),
     };
