@@ -127,6 +127,7 @@ impl Queen {
             stopping: CancellationToken::new(),
             bookmarks: receiver,
             places: bounds.watchers.clone(),
+            seats: Arc::default(),
             cut: Arc::new(AtomicU64::new(0)),
             counts,
         };

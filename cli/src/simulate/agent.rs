@@ -4,6 +4,8 @@ use super::Target;
 use super::board::Board;
 use super::machine::{Happening, Machine};
 use super::plan::Plan;
+use hive::roster::Roster;
+use hive::round::Round;
 use hive::rpc::tunnel::{IDLE, Served, Tunnel};
 use hive::rpc::uplink::{Sources, Uplink};
 use std::sync::Arc;
@@ -51,21 +53,12 @@ async fn live(
     machine: &mut Machine,
     stopping: &CancellationToken,
 ) -> End {
-    let roster = watch::Sender::new(machine.roster());
-    let rounds = watch::Sender::new(machine.round(Instant::now(), SystemTime::now()));
-    let record = watch::Sender::new(Arc::new(machine.told().clone()));
+    let told = Told::new(machine);
     board.has(index, machine.workers());
-    let sources = Sources { roster: roster.subscribe(), rounds: rounds.subscribe(), hive: record.subscribe() };
-    let uplink = Uplink::new(target.url.clone(), target.access.clone(), format!("journal-{index}"), sources);
+    let uplink = Uplink::new(target.url.clone(), target.access.clone(), format!("journal-{index}"), told.sources());
     let uplink = uplink.counted(Arc::clone(&board.books));
     board.linked(index, uplink.state());
-    // Nothing is served in it: whoever calls such a hive is told so.
-    let served: Served = Arc::new(Routes::default);
-    let tunnel = || Tunnel::new(target.url.clone(), target.access.clone(), uplink.opened(), served, IDLE);
-    let mut tunnels = JoinSet::new();
-    if plan.tunnels {
-        tunnels.spawn(tunnel().run(stopping.clone()));
-    }
+    let mut tunnel = tunnel(plan, target, &uplink, stopping);
     let uplink = tokio::spawn(uplink.run(stopping.clone()));
 
     let mut ticks = interval_at(tokio::time::Instant::now() + plan.rate, plan.rate);
@@ -75,7 +68,7 @@ async fn live(
             () = stopping.cancelled() => {
                 // It says goodbye and waits for the queen's summary; a panic in it would be a session without books.
                 let _ended = uplink.await;
-                while tunnels.join_next().await.is_some() {}
+                while tunnel.join_next().await.is_some() {}
                 return End::Stopped;
             }
             _ = ticks.tick() => {}
@@ -89,18 +82,55 @@ async fn live(
                 return End::Killed;
             }
             Happening::Roster => {
-                roster.send_replace(machine.roster());
+                told.roster.send_replace(machine.roster());
                 board.has(index, machine.workers());
             }
             Happening::Nothing => {}
         }
-        record.send_if_modified(|told| {
+        told.renew(machine);
+    }
+}
+
+/// The tunnel, if hives are to keep one. Nothing is served in it: whoever calls such a hive is told so.
+fn tunnel(plan: &Plan, target: &Target, uplink: &Uplink, stopping: &CancellationToken) -> JoinSet<()> {
+    let mut tunnel = JoinSet::new();
+    if plan.tunnels {
+        let served: Served = Arc::new(Routes::default);
+        let kept = Tunnel::new(target.url.clone(), target.access.clone(), uplink.opened(), served, IDLE);
+        tunnel.spawn(kept.run(stopping.clone()));
+    }
+    tunnel
+}
+
+/// What the uplink is told of a machine.
+struct Told {
+    roster: watch::Sender<Arc<Roster>>,
+    rounds: watch::Sender<Arc<Round>>,
+    record: watch::Sender<Arc<proto::Hive>>,
+}
+
+impl Told {
+    fn new(machine: &Machine) -> Self {
+        Self {
+            roster: watch::Sender::new(machine.roster()),
+            rounds: watch::Sender::new(machine.round(Instant::now(), SystemTime::now())),
+            record: watch::Sender::new(Arc::new(machine.told().clone())),
+        }
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { roster: self.roster.subscribe(), rounds: self.rounds.subscribe(), hive: self.record.subscribe() }
+    }
+
+    /// A round, and the record if it is another one.
+    fn renew(&self, machine: &Machine) {
+        self.record.send_if_modified(|told| {
             let news = **told != *machine.told();
             if news {
                 *told = Arc::new(machine.told().clone());
             }
             news
         });
-        rounds.send_replace(machine.round(Instant::now(), SystemTime::now()));
+        self.rounds.send_replace(machine.round(Instant::now(), SystemTime::now()));
     }
 }

@@ -43,6 +43,8 @@ pub struct Shared {
     pub bookmarks: Receiver<Bytes>,
     /// As many places as there may be watches.
     pub places: Arc<Bound>,
+    /// Where those who watch sit.
+    pub seats: Arc<watch::Seats>,
     /// Watches that were cut because their reader did not read.
     pub cut: Arc<AtomicU64>,
     /// What telemetry brought.

@@ -2,10 +2,11 @@
 //! they share their messages.
 
 use super::Feed;
+use atomic_waker::AtomicWaker;
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -26,14 +27,33 @@ pub enum Why {
     Stopping = 4,
 }
 
-/// Somebody who follows. Woken under the lock of its group: it must not read there, only see to it that it will.
-pub trait Follower: Debug + Send + Sync {
-    /// Wakes it.
-    fn wake(&self, why: Why);
-    /// Called once a second; whether it has not looked up for too long.
-    fn is_deaf(&self) -> bool;
-    /// Ends it, because it was deaf.
-    fn cut(&self);
+/// What a follower is woken by.
+#[derive(Debug, Default)]
+pub struct Bell {
+    /// Why it was rung since it was last answered.
+    rung: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Bell {
+    /// Rings it. Who was rung for the same reason and has not answered since needs no second call.
+    pub fn ring(&self, why: Why) {
+        if self.rung.fetch_or(why as u8, Ordering::AcqRel) & (why as u8) == 0 {
+            self.waker.wake();
+        }
+    }
+
+    /// Answers what it was rung for, and has `waker` woken the next time. Tells whether a reason is among them.
+    pub fn answer(&self, waker: &Waker) -> impl Fn(Why) -> bool + use<> {
+        self.waker.register(waker);
+        let rung = self.rung.swap(0, Ordering::AcqRel);
+        move |why| rung & why as u8 != 0
+    }
+
+    /// Whether it was rung and not answered.
+    pub fn is_rung(&self) -> bool {
+        self.rung.load(Ordering::Relaxed) != 0
+    }
 }
 
 /// How soon a follower is told.
@@ -56,7 +76,7 @@ impl Rhythm {
 
 #[derive(Debug, Default)]
 struct Group {
-    members: Mutex<BTreeMap<u64, Arc<dyn Follower>>>,
+    members: Mutex<BTreeMap<u64, Arc<Bell>>>,
     /// What had changed at the last beat.
     told: AtomicU64,
     /// Somebody has not read everything that there was at the last beat.
@@ -64,13 +84,13 @@ struct Group {
 }
 
 impl Group {
-    fn members(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<dyn Follower>>> {
-        // A follower that panics while it is woken leaves the list as it was.
+    fn members(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Bell>>> {
+        // A waker that panics leaves the list as it was.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self, why: Why) {
-        self.members().values().for_each(|follower| follower.wake(why));
+        self.members().values().for_each(|bell| bell.ring(why));
     }
 }
 
@@ -111,8 +131,8 @@ impl Following {
         let group = &self.followers.groups[self.rhythm.0];
         if self.rhythm.interval().is_some() {
             group.again.store(true, Ordering::Release);
-        } else if let Some(follower) = group.members().get(&self.number) {
-            follower.wake(Why::Changed);
+        } else if let Some(bell) = group.members().get(&self.number) {
+            bell.ring(Why::Changed);
         }
     }
 }
@@ -125,11 +145,11 @@ impl Drop for Following {
 }
 
 impl Feed {
-    /// Has `follower` woken from now on.
-    pub fn follow(&self, rhythm: Rhythm, follower: Arc<dyn Follower>) -> Following {
+    /// Has a bell rung from now on.
+    pub fn follow(&self, rhythm: Rhythm, bell: Arc<Bell>) -> Following {
         let followers = Arc::clone(&self.followers);
         let number = followers.begun.fetch_add(1, Ordering::Relaxed);
-        followers.groups[rhythm.0].members().insert(number, follower);
+        followers.groups[rhythm.0].members().insert(number, bell);
         followers.count.fetch_add(1, Ordering::AcqRel);
         if rhythm.interval().is_some() {
             followers.arrived.notify_one();
@@ -161,50 +181,15 @@ impl Feed {
     pub fn wake_all(&self, why: Why) {
         self.followers.groups.iter().for_each(|group| group.wake(why));
     }
-
-    /// A second has passed: cuts those who have not looked up for too long; answers how many there were.
-    pub fn cut_deaf(&self) -> usize {
-        let deaf = |group: &Group| {
-            let members = group.members();
-            members.values().filter(|follower| follower.is_deaf()).cloned().collect::<Vec<_>>()
-        };
-        // Who is cut gives its place back, under the same lock.
-        let deaf: Vec<_> = self.followers.groups.iter().flat_map(deaf).collect();
-        deaf.iter().for_each(|follower| follower.cut());
-        deaf.len()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU32;
 
-    #[derive(Debug, Default)]
-    struct Counter {
-        woken: AtomicU32,
-        deaf: AtomicBool,
-        cut: AtomicU32,
-    }
-
-    impl Follower for Counter {
-        fn wake(&self, _: Why) {
-            self.woken.fetch_add(1, Ordering::Relaxed);
-        }
-
-        fn is_deaf(&self) -> bool {
-            self.deaf.load(Ordering::Relaxed)
-        }
-
-        fn cut(&self) {
-            self.cut.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    impl Counter {
-        fn woken(&self) -> u32 {
-            self.woken.swap(0, Ordering::Relaxed)
-        }
+    /// Whether it was rung since the last look.
+    fn rung(bell: &Bell) -> bool {
+        bell.answer(Waker::noop())(Why::Changed)
     }
 
     #[test]
@@ -219,50 +204,38 @@ mod tests {
     #[test]
     fn some_are_woken_by_changes_others_by_beats_after_one() {
         let feed = Feed::new("q".into(), 1);
-        let (now, later) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let (now, later) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
         let _one = feed.follow(Rhythm::of(Duration::ZERO), now.clone());
         let other = feed.follow(Rhythm::of(Duration::from_millis(50)), later.clone());
         feed.followers.changed(1);
-        assert_eq!((now.woken(), later.woken()), (1, 0));
+        assert_eq!((rung(&now), rung(&later)), (true, false));
         feed.flush(0);
+        assert_eq!((rung(&now), rung(&later)), (false, true));
         feed.flush(0);
-        assert_eq!((now.woken(), later.woken()), (0, 1), "a beat without a change wakes nobody");
+        assert!(!rung(&later), "a beat without a change wakes nobody");
         other.again();
         feed.flush(1);
+        assert!(!rung(&later), "that was another interval");
         feed.flush(0);
-        assert_eq!((now.woken(), later.woken()), (0, 1));
+        assert!(rung(&later));
         feed.wake_all(Why::Bookmark);
-        assert_eq!((now.woken(), later.woken()), (1, 1));
+        assert!(now.is_rung() && later.is_rung() && !rung(&now) && !now.is_rung());
     }
 
     #[test]
     fn who_reads_at_once_and_wants_to_go_on_is_woken_at_once() {
-        let (feed, counter) = (Feed::new("q".into(), 1), Arc::new(Counter::default()));
-        feed.follow(Rhythm::of(Duration::ZERO), counter.clone()).again();
-        assert_eq!(counter.woken(), 1);
+        let (feed, bell) = (Feed::new("q".into(), 1), Arc::new(Bell::default()));
+        feed.follow(Rhythm::of(Duration::ZERO), bell.clone()).again();
+        assert!(rung(&bell));
     }
 
     #[test]
     fn who_left_is_not_woken_nor_counted() {
-        let (feed, counter) = (Feed::new("q".into(), 1), Arc::new(Counter::default()));
-        let following = feed.follow(Rhythm::of(Duration::from_secs(1)), counter.clone());
+        let (feed, bell) = (Feed::new("q".into(), 1), Arc::new(Bell::default()));
+        let following = feed.follow(Rhythm::of(Duration::from_secs(1)), bell.clone());
         assert!(feed.needs_beats() && feed.followers.count() == 1);
         drop(following);
         feed.wake_all(Why::Changed);
-        assert_eq!((counter.woken(), feed.followers.count(), feed.needs_beats()), (0, 0, false));
-    }
-
-    #[test]
-    fn who_is_deaf_is_cut() {
-        let (feed, counter, other) =
-            (Feed::new("q".into(), 1), Arc::new(Counter::default()), Arc::new(Counter::default()));
-        let _following = feed.follow(Rhythm::of(Duration::ZERO), counter.clone());
-        let _other = feed.follow(Rhythm::of(Duration::ZERO), other.clone());
-        assert_eq!(feed.cut_deaf(), 0);
-        counter.deaf.store(true, Ordering::Relaxed);
-        assert_eq!(
-            (feed.cut_deaf(), counter.cut.load(Ordering::Relaxed), other.cut.load(Ordering::Relaxed)),
-            (1, 1, 0)
-        );
+        assert_eq!((rung(&bell), feed.followers.count(), feed.needs_beats()), (false, 0, false));
     }
 }

@@ -19,7 +19,7 @@ mod watched;
 
 pub use class::Class;
 pub use classes::TooManyClasses;
-pub use followers::{Follower, Following, INTERVALS, Rhythm, Why};
+pub use followers::{Bell, Following, INTERVALS, Rhythm, Why};
 pub use list::Key;
 pub use message::Message;
 pub use page::{Place, Read};

@@ -16,6 +16,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
 use proto::{Filter, WatchRequest};
 use seat::Seat;
+pub use seat::Seats;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -74,10 +75,11 @@ fn open(shared: &Shared, request: WatchRequest) -> Result<Messages, Status> {
     let asked = invalid::length("min_interval", request.min_interval.as_ref())?.unwrap_or_default();
     let class = class(shared, request.filter, request.fields)?;
     let seat = Arc::new(Seat::new());
-    let following = shared.fleet.feed().follow(Rhythm::of(asked), seat.clone());
+    let following = shared.fleet.feed().follow(Rhythm::of(asked), seat.bell.clone());
     // States that waited because nobody watched.
     shared.fleet.link_waiting(Instant::now());
     seat.sit(Watcher::begin(shared.clone(), class, following, &request.resume_after)?, place);
+    shared.seats.add(&seat);
     Ok(Messages::new(seat))
 }
 

@@ -45,7 +45,7 @@ fn beats(time: Duration) -> u64 {
 }
 
 fn cut(shared: &Shared) {
-    let deaf = shared.fleet.feed().cut_deaf();
+    let deaf = shared.seats.cut_deaf();
     if deaf > 0 {
         let cut = shared.cut.fetch_add(deaf as u64, Ordering::Relaxed) + deaf as u64;
         warn!(cut, "watchers cut: they read nothing for {} s", super::seat::BLOCKED);

@@ -3,25 +3,23 @@
 
 use super::watcher::{Step, Watcher};
 use crate::bound::Place;
-use crate::fleet::feed::{Follower, Message, Why};
-use atomic_waker::AtomicWaker;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::fleet::feed::{Bell, Message, Why};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use tonic::Status;
 
-/// A watcher that was woken and has not been read for so many seconds is cut.
+/// A watcher that has something to tell and has not been read for so many seconds is cut.
 pub(super) const BLOCKED: u32 = 30;
-/// Beside the reasons of [`Why`]: more is ready than has been read.
-const OWED: u8 = 8;
 
 /// One seat.
 #[derive(Debug)]
 pub struct Seat {
-    /// Why it was woken since it was last read.
-    rung: AtomicU8,
-    waker: AtomicWaker,
-    /// Seconds since it was woken and not read.
+    /// What wakes its watcher.
+    pub bell: Arc<Bell>,
+    /// More may be ready than has been read.
+    owes: AtomicBool,
+    /// Seconds since it had something to tell and was not read.
     unread: AtomicU32,
     /// Nobody once it has ended.
     seated: Mutex<Option<Seated>>,
@@ -35,10 +33,10 @@ struct Seated {
 }
 
 impl Seat {
-    /// An empty one. It is owed something from the beginning: a client that never reads is found out by that.
+    /// An empty one. It owes something from the beginning: a client that never reads is found out by that.
     pub fn new() -> Self {
-        let (waker, seated) = (AtomicWaker::new(), Mutex::default());
-        Self { rung: AtomicU8::new(OWED), waker, unread: AtomicU32::new(0), seated }
+        let (bell, seated) = (Arc::default(), Mutex::default());
+        Self { bell, owes: AtomicBool::new(true), unread: AtomicU32::new(0), seated }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
@@ -54,15 +52,13 @@ impl Seat {
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Status>>> {
         let mut seated = self.seated();
         let Some(Seated { watcher, .. }) = &mut *seated else { return Poll::Ready(None) };
-        self.waker.register(cx.waker());
-        let rung = self.rung.swap(0, Ordering::AcqRel);
+        let rung = self.bell.answer(cx.waker());
         self.unread.store(0, Ordering::Relaxed);
-        watcher.hear(rung & Why::Changed as u8 != 0, rung & Why::Bookmark as u8 != 0);
-        match watcher.step() {
-            Step::Tell(message) => {
-                self.rung.fetch_or(OWED, Ordering::AcqRel);
-                Poll::Ready(Some(Ok(message)))
-            }
+        watcher.hear(rung(Why::Changed), rung(Why::Bookmark));
+        let step = watcher.step();
+        self.owes.store(matches!(step, Step::Tell(_)), Ordering::Relaxed);
+        match step {
+            Step::Tell(message) => Poll::Ready(Some(Ok(message))),
             Step::Wait => Poll::Pending,
             // A filter that matches little reads on without telling; others shall have their turn.
             Step::Turn => {
@@ -81,22 +77,33 @@ impl Seat {
         let left = self.seated().take();
         drop(left);
     }
+
+    /// Called once a second; whether it has not been read for too long.
+    fn is_deaf(&self) -> bool {
+        let waits = self.owes.load(Ordering::Relaxed) || self.bell.is_rung();
+        waits && self.unread.fetch_add(1, Ordering::Relaxed) + 1 >= BLOCKED
+    }
 }
 
-impl Follower for Seat {
-    fn wake(&self, why: Why) {
-        // Who was woken for the same reason and has not been read since needs no second call.
-        if self.rung.fetch_or(why as u8, Ordering::AcqRel) & (why as u8) == 0 {
-            self.waker.wake();
-        }
+/// All seats.
+#[derive(Debug, Default)]
+pub struct Seats(Mutex<Vec<Weak<Seat>>>);
+
+impl Seats {
+    /// One more.
+    pub fn add(&self, seat: &Arc<Seat>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(seat));
     }
 
-    fn is_deaf(&self) -> bool {
-        self.rung.load(Ordering::Relaxed) != 0 && self.unread.fetch_add(1, Ordering::Relaxed) + 1 >= BLOCKED
-    }
-
-    fn cut(&self) {
-        self.leave();
-        self.waker.wake();
+    /// A second has passed: cuts those who have not been read for too long; answers how many there were.
+    pub fn cut_deaf(&self) -> usize {
+        let mut seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.retain(|seat| seat.strong_count() > 0);
+        let deaf: Vec<_> = seats.iter().filter_map(Weak::upgrade).filter(|seat| seat.is_deaf()).collect();
+        // Each is cut once.
+        seats.retain(|seat| !deaf.iter().any(|deaf| std::ptr::eq(seat.as_ptr(), Arc::as_ptr(deaf))));
+        drop(seats);
+        deaf.iter().for_each(|seat| seat.leave());
+        deaf.len()
     }
 }

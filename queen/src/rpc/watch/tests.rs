@@ -33,6 +33,7 @@ pub(super) fn shared(instance: &str, now: Instant, places: usize) -> (Shared, wa
         places: Bound::new(places),
         tunnels: Arc::new(Tunnels::new(Bound::new(1))),
         cut: Arc::new(AtomicU64::new(0)),
+        seats: Arc::default(),
         counts: Arc::default(),
     };
     (shared, sender)

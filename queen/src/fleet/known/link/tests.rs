@@ -1,7 +1,7 @@
 //! What waits while nobody watches, and what may not.
 
 use crate::fleet::Fleet;
-use crate::fleet::feed::{Follower, Place, Read, Rhythm, Why};
+use crate::fleet::feed::{Place, Read, Rhythm};
 use crate::fleet::sample::{SECOND, cpu, fleet, one_hive, row};
 use proto::Batch;
 use std::sync::Arc;
@@ -10,20 +10,6 @@ use std::time::{Duration, Instant};
 
 /// Frames that are applied while watchers begin, one after the other.
 const FRAMES: u32 = 2_000;
-
-/// Follows, and never reads.
-#[derive(Debug)]
-struct Nobody;
-
-impl Follower for Nobody {
-    fn wake(&self, _: Why) {}
-
-    fn is_deaf(&self) -> bool {
-        false
-    }
-
-    fn cut(&self) {}
-}
 
 fn everything(fleet: &Fleet, now: Instant, place: &mut Place) -> Vec<proto::Update> {
     let mut updates = Vec::new();
@@ -51,7 +37,7 @@ fn numbers_wait_while_nobody_watches_and_are_told_to_who_begins_to() {
         session.batch(now, Batch { rows: vec![row("box", 2, cpu(f64::from(percent)))], ..Batch::default() }).unwrap();
     }
     assert_eq!(fleet.feed().revision(), known, "numbers are linked for nobody");
-    let following = fleet.feed().follow(Rhythm::of(Duration::ZERO), Arc::new(Nobody));
+    let following = fleet.feed().follow(Rhythm::of(Duration::ZERO), Arc::default());
     fleet.link_waiting(now);
     let mut place = fleet.feed().resume(known).unwrap();
     let [update] = &everything(&fleet, now, &mut place)[..] else { panic!("one update") };
@@ -83,7 +69,7 @@ fn who_was_seen_by_revision_and_left_while_nobody_watched_is_told_as_gone() {
     // A list is answered with the revision and all three.
     let listed = fleet.feed().revision();
     session.batch(now, Batch { removed_slots: vec![3], ..Batch::default() }).unwrap();
-    let _following = fleet.feed().follow(Rhythm::of(Duration::ZERO), Arc::new(Nobody));
+    let _following = fleet.feed().follow(Rhythm::of(Duration::ZERO), Arc::default());
     fleet.link_waiting(now);
     let mut place = fleet.feed().resume(listed).unwrap();
     assert_eq!(everything(&fleet, now, &mut place)[0].removed_workers, ["box/llm/3"]);
@@ -109,7 +95,7 @@ fn whoever_begins_to_watch_is_told_all_that_was_known_by_then() {
             // Pages that others were given are no longer shared then.
             later += SECOND;
             let known = applied.load(Ordering::Acquire);
-            let following = fleet.feed().follow(Rhythm::of(Duration::ZERO), Arc::new(Nobody));
+            let following = fleet.feed().follow(Rhythm::of(Duration::ZERO), Arc::default());
             fleet.link_waiting(now);
             let updates = everything(&fleet, later, &mut fleet.feed().start());
             let told = updates[0].workers[0].stats.as_ref().unwrap().cpu_pct.unwrap();
