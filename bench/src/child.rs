@@ -53,6 +53,11 @@ impl Server {
         None
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// CPU time of all its threads so far.
     pub fn cpu(&self) -> Duration {
         cpu_of(self.child.id())

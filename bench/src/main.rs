@@ -33,16 +33,35 @@ const LONG: Pace = Pace { window: Duration::from_secs(3), runs: 5, hives: 10_000
 const SHORT: Pace = Pace { window: Duration::from_millis(800), runs: 5, hives: 1_000 };
 
 const USAGE: &str = "usage: bench [--short] [--json FILE] [--only PART]…
-  parts: bytes ingest paced fanout classes latency scale";
+       bench load PEER HIVES EVERY_MS WATCHERS CLASS_MS SECONDS   one load on one peer, for a profiler
+  parts: bytes ingest paced fanout classes latency scale
+  peers: sse-each sse-once plain nats ours";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     match words.first().map(String::as_str) {
         Some("serve") => runtime.block_on(serve::run(words.get(1).map_or("", String::as_str))),
+        Some("load") => return runtime.block_on(load(&words[1..])),
         Some("simulate") => runtime.block_on(measure::scale::simulate(&words[1..])),
         _ => return runtime.block_on(compare(&words)),
     }
+    ExitCode::SUCCESS
+}
+
+/// One load on one peer, whose process is named, and what it costs.
+async fn load(words: &[String]) -> ExitCode {
+    let numbers: Option<Vec<u32>> = words.iter().skip(1).map(|word| word.parse().ok()).collect();
+    let peer = words.first().and_then(|name| drive::Peer::of(name));
+    let (Some(peer), Some(&[hives, every, watchers, class, seconds])) = (peer, numbers.as_deref()) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    child::raise_open_files();
+    let millis = |number: u32| Duration::from_millis(number.into());
+    let every = (every > 0).then(|| millis(every));
+    let shape = drive::Shape { hives, workers: fleet::WORKERS, every, watchers, class: millis(class) };
+    measure::load(peer, shape, Duration::from_secs(seconds.into())).await;
     ExitCode::SUCCESS
 }
 

@@ -43,15 +43,25 @@ impl Peer {
         }
     }
 
+    /// The one that the command line calls so.
+    pub fn of(name: &str) -> Option<Self> {
+        let peers = [Self::SseEach, Self::SseOnce, Self::Plain, Self::Nats, Self::Ours];
+        peers.into_iter().find(|peer| peer.word() == name)
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::SseEach => "sse-each",
+            Self::SseOnce => "sse-once",
+            Self::Plain => "plain",
+            Self::Nats => "nats",
+            Self::Ours | Self::OursFull => "ours",
+        }
+    }
+
     /// Starts it; `None` where it is not installed.
     pub fn start(self) -> Option<Server> {
-        Some(match self {
-            Self::SseEach => Server::start("sse-each"),
-            Self::SseOnce => Server::start("sse-once"),
-            Self::Plain => Server::start("plain"),
-            Self::Nats => return Server::nats(),
-            Self::Ours | Self::OursFull => Server::start("ours"),
-        })
+        if self == Self::Nats { Server::nats() } else { Some(Server::start(self.word())) }
     }
 
     fn form(self) -> Form {

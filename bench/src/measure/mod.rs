@@ -39,6 +39,23 @@ async fn window(server: &Server, counts: &Arc<Counts>, length: Duration) -> Wind
     }
 }
 
+/// One peer under one load for so long.
+pub async fn load(peer: Peer, shape: Shape, length: Duration) {
+    let server = peer.start().expect("a peer that is installed");
+    let running = start(peer, &server.address, shape, false).await;
+    tokio::time::sleep(WARM_UP).await;
+    eprintln!("{}: process {}", peer.name(), server.id());
+    let window = window(&server, &running.counts, length).await;
+    let micros = window.cpu_ns / 1_000.0;
+    eprintln!("{:.1} µs CPU per batch taken, {:.0} of them", micros / window.pushed, window.pushed);
+    let delivered = window.delivered / f64::from(crate::fleet::WORKERS);
+    if delivered > 0.0 {
+        let bytes = running.counts.bytes.load(Ordering::Relaxed) as f64 / window.delivered.max(1.0);
+        eprintln!("about {bytes:.0} bytes per worker delivered");
+        eprintln!("{:.1} µs CPU per batch delivered, {delivered:.0} of them", micros / delivered);
+    }
+}
+
 /// Measures every peer in turn, as often as asked; answers the medians. A peer that is not installed is left out.
 async fn medians(pace: Pace, peers: &[Peer], shape: Shape, cost: impl Fn(&Window) -> f64) -> Vec<(Peer, f64)> {
     let mut costs: Vec<(Peer, Vec<f64>)> = peers.iter().map(|peer| (*peer, Vec::new())).collect();

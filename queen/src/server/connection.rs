@@ -1,6 +1,7 @@
 //! One connection: TLS where there is a certificate, then HTTP/1.1 and HTTP/2 told apart by their first bytes.
 
 use super::begin::{Begun, speaks_tls};
+use super::socket::Socket;
 use super::turned::{self, Turned};
 use crate::Config;
 use crate::guard::{Peer, Shown};
@@ -63,24 +64,25 @@ impl Port {
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        let socket = Socket::new(stream);
         let begun = tokio::select! {
             () = self.stopping.cancelled() => return,
-            begun = timeout(HANDSHAKE, self.begin(stream, turned)) => begun,
+            begun = timeout(HANDSHAKE, self.begin(socket.clone(), turned)) => begun,
         };
         match begun {
-            Ok(Ok(Some(Spoken::Clear(stream, turned)))) => self.serve(stream, peer, turned).await,
-            Ok(Ok(Some(Spoken::Tls(stream)))) => self.serve(*stream, peer, turned).await,
+            Ok(Ok(Some(Spoken::Clear(stream, turned)))) => self.serve(stream, socket, peer, turned).await,
+            Ok(Ok(Some(Spoken::Tls(stream)))) => self.serve(*stream, socket, peer, turned).await,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => debug!(%peer, %error, "connection refused"),
             Err(_) => debug!(%peer, "connection refused: nothing whole was said in time"),
         }
     }
 
-    async fn begin(&self, stream: TcpStream, turned: Option<Turned>) -> io::Result<Option<Spoken>> {
+    async fn begin(&self, stream: Socket, turned: Option<Turned>) -> io::Result<Option<Spoken>> {
         let Some(shown) = &self.shown else {
             return Ok(Begun::read(stream).await?.map(|begun| Spoken::Clear(begun, turned)));
         };
-        match speaks_tls(&stream).await? {
+        match speaks_tls(stream.stream()).await? {
             None => return Ok(None),
             Some(false) => {
                 return Ok(Begun::read(stream).await?.map(|begun| Spoken::Clear(begun, Some(Turned::Clear))));
@@ -92,7 +94,7 @@ impl Port {
         Ok(Begun::read(stream).await?.map(|begun| Spoken::Tls(Box::new(begun))))
     }
 
-    async fn serve<S>(&self, stream: S, peer: SocketAddr, turned: Option<Turned>)
+    async fn serve<S>(&self, stream: S, socket: Socket, peer: SocketAddr, turned: Option<Turned>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -111,11 +113,11 @@ impl Port {
             }
         };
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = socket.drive(connection.as_mut()) => ended,
             () = patience => {
                 connection.as_mut().graceful_shutdown();
                 if turned.is_some() { return }
-                connection.await
+                socket.drive(connection).await
             }
         };
         if let Err(error) = ended {
@@ -144,7 +146,7 @@ impl Port {
 /// A connection whose first bytes are there.
 enum Spoken {
     /// In the clear, perhaps where it should not be.
-    Clear(Begun<TcpStream>, Option<Turned>),
+    Clear(Begun<Socket>, Option<Turned>),
     /// In TLS.
-    Tls(Box<Begun<tokio_rustls::server::TlsStream<TcpStream>>>),
+    Tls(Box<Begun<tokio_rustls::server::TlsStream<Socket>>>),
 }

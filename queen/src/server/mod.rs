@@ -3,6 +3,7 @@
 mod begin;
 mod connection;
 mod open;
+mod socket;
 mod turned;
 
 pub use open::Addresses;
