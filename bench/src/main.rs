@@ -35,7 +35,7 @@ const SHORT: Pace = Pace { window: Duration::from_millis(800), runs: 5, hives: 1
 const USAGE: &str = "usage: bench [--short] [--json FILE] [--only PART]…
        bench load PEER HIVES EVERY_MS WATCHERS CLASS_MS SECONDS   one load on one peer, for a profiler
   parts: bytes ingest paced fanout classes latency scale
-  peers: sse-each sse-once plain nats ours";
+  peers: sse-each sse-once plain nats bare ours";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -1,8 +1,9 @@
 //! What loads the peers: hives that push and watchers that read, in the way of each peer.
 
+mod bare;
 mod http;
 mod nats;
-mod ours;
+pub mod ours;
 mod plain;
 
 use crate::child::Server;
@@ -24,6 +25,8 @@ pub enum Peer {
     Plain,
     /// Debian's nats-server.
     Nats,
+    /// The bytes of rbee's watchers written on by nothing but system calls: not a queen, but the floor.
+    Bare,
     /// rbee with the document's fields.
     Ours,
     /// rbee with all fields that a hive measures.
@@ -38,6 +41,7 @@ impl Peer {
             Self::SseOnce => "JSON and SSE, encoded once",
             Self::Plain => "plain generated tonic",
             Self::Nats => "nats-server",
+            Self::Bare => "the same bytes, only written: the floor",
             Self::Ours => "rbee",
             Self::OursFull => "rbee, all 29 fields",
         }
@@ -45,7 +49,7 @@ impl Peer {
 
     /// The one that the command line calls so.
     pub fn of(name: &str) -> Option<Self> {
-        let peers = [Self::SseEach, Self::SseOnce, Self::Plain, Self::Nats, Self::Ours];
+        let peers = [Self::SseEach, Self::SseOnce, Self::Plain, Self::Nats, Self::Bare, Self::Ours];
         peers.into_iter().find(|peer| peer.word() == name)
     }
 
@@ -55,6 +59,7 @@ impl Peer {
             Self::SseOnce => "sse-once",
             Self::Plain => "plain",
             Self::Nats => "nats",
+            Self::Bare => "bare",
             Self::Ours | Self::OursFull => "ours",
         }
     }
@@ -139,6 +144,7 @@ pub async fn start(peer: Peer, address: &str, shape: Shape, timed: bool) -> Runn
             Peer::SseEach | Peer::SseOnce => tasks.spawn(http::watch(address, counts, shape.workers, timed)),
             Peer::Plain => tasks.spawn(plain::watch(address, counts)),
             Peer::Nats => tasks.spawn(nats::watch(address, counts, shape.workers)),
+            Peer::Bare => tasks.spawn(bare::watch(address, counts, shape.workers)),
             Peer::Ours | Peer::OursFull => tasks.spawn(ours::watch(address, counts, shape.class, timed)),
         };
     }
@@ -153,6 +159,7 @@ pub async fn start(peer: Peer, address: &str, shape: Shape, timed: bool) -> Runn
             Peer::SseEach | Peer::SseOnce => tasks.spawn(http::push(address, load, pace, counts)),
             Peer::Plain => tasks.spawn(plain::push(address, load, pace, counts)),
             Peer::Nats => tasks.spawn(nats::push(address, load, pace, counts)),
+            Peer::Bare => tasks.spawn(bare::push(address, load, pace, counts)),
             Peer::Ours | Peer::OursFull => tasks.spawn(ours::push(address, load, pace, counts)),
         };
     }

@@ -14,7 +14,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 /// `WatchResponse.update`, `Update.workers`, `Update.beats`, `HiveBeat.sampled_at`.
 const UPDATE: u32 = 2;
@@ -22,9 +22,15 @@ const WORKERS: u32 = 2;
 const BEATS: u32 = 6;
 const SAMPLED_AT: u32 = 2;
 
+/// What a watcher that does not read has room for, in bytes.
+const NARROW: u32 = 64 << 10;
+
+fn endpoint(address: &str) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}")).expect("an address").tcp_nodelay(true)
+}
+
 async fn connect(address: &str) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").tcp_nodelay(true);
-    endpoint.connect().await.expect("connect")
+    endpoint(address).connect().await.expect("connect")
 }
 
 pub async fn push(address: String, load: Load, mut pace: Pacing, counts: Arc<Counts>) {
@@ -61,12 +67,7 @@ pub async fn push(address: String, load: Load, mut pace: Pacing, counts: Arc<Cou
 }
 
 pub async fn watch(address: String, counts: Arc<Counts>, class: Duration, timed: bool) {
-    let mut grpc = tonic::client::Grpc::new(connect(&address).await).max_decoding_message_size(64 << 20);
-    grpc.ready().await.expect("a channel");
-    let request = WatchRequest { min_interval: Some(common::duration(class)), ..WatchRequest::default() };
-    let path = http::uri::PathAndQuery::from_static("/rbee.v1.FleetService/Watch");
-    let request = Request::new(tokio_stream::once(Bytes::from(request.encode_to_vec())));
-    let mut messages = grpc.streaming(request, path, AsTheyAre).await.expect("watch").into_inner();
+    let mut messages = open(connect(&address).await, class).await;
     while let Some(Ok(message)) = messages.next().await {
         let mut workers = 0;
         for (_, update) in parts(&message).filter(|(number, _)| *number == UPDATE) {
@@ -80,6 +81,21 @@ pub async fn watch(address: String, counts: Arc<Counts>, class: Duration, timed:
         }
         counts.deliver(workers, message.len());
     }
+}
+
+async fn open(channel: Channel, class: Duration) -> Streaming<Bytes> {
+    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(64 << 20);
+    grpc.ready().await.expect("a channel");
+    let request = WatchRequest { min_interval: Some(common::duration(class)), ..WatchRequest::default() };
+    let path = http::uri::PathAndQuery::from_static("/rbee.v1.FleetService/Watch");
+    let request = Request::new(tokio_stream::once(Bytes::from(request.encode_to_vec())));
+    grpc.streaming(request, path, AsTheyAre).await.expect("watch").into_inner()
+}
+
+/// A watcher that does not read what it asked for.
+pub async fn stall(address: &str) -> Streaming<Bytes> {
+    let narrow = endpoint(address).initial_stream_window_size(NARROW).initial_connection_window_size(NARROW);
+    open(narrow.connect().await.expect("connect"), Duration::ZERO).await
 }
 
 /// The messages in a message.

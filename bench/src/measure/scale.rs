@@ -3,6 +3,7 @@
 
 use crate::Pace;
 use crate::child::Server;
+use crate::drive::ours::stall;
 use crate::table::{Table, median};
 use cli::simulate::{Course, Plan, Target, simulate as run_fleet};
 use common::link::Access;
@@ -18,6 +19,8 @@ use tonic::transport::{Channel, Endpoint};
 const WORKERS: u32 = 10;
 /// How long all may take to be there.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Watchers that do not read. They are cut 30 s after they began: later than what is measured here.
+const STALLED: usize = 100;
 /// The most that the queen may take, in bytes.
 const MEMORY: f64 = 768.0 * 1024.0 * 1024.0;
 
@@ -75,19 +78,36 @@ async fn fleet(pace: Pace, hives: u32, tunnels: bool, table: &mut Table) {
         attached(&address, hives).await;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let (before, begun) = (server.cpu(), Instant::now());
-    let theirs = crate::child::cpu_of(fleet.0.id());
-    tokio::time::sleep(pace.window.max(Duration::from_secs(5)) * 2).await;
-    let cores = |spent: Duration| spent.as_secs_f64() / begun.elapsed().as_secs_f64();
-    table.ours(&what("the queen's CPU"), cores(server.cpu() - before), "cores", Some(1.0), false);
-    table.ours(&what("the simulator's CPU"), cores(crate::child::cpu_of(fleet.0.id()) - theirs), "cores", None, false);
+    let window = pace.window.max(Duration::from_secs(5)) * 2;
+    let (queen, simulator) = cores(&server, &fleet, window).await;
+    table.ours(&what("the queen's CPU"), queen, "cores", Some(1.0), false);
+    table.ours(&what("the simulator's CPU"), simulator, "cores", None, false);
     table.ours(&what("the queen's memory"), server.memory() as f64, "bytes", Some(MEMORY), false);
     queries(&address, table, &what).await;
+    if !tunnels {
+        let mut stalled = Vec::new();
+        for _ in 0..STALLED {
+            stalled.push(stall(&address).await);
+        }
+        let (queen, _) = cores(&server, &fleet, window).await;
+        table.ours(&what("with 100 watchers that do not read, the queen's CPU"), queen, "cores", None, false);
+        let memory = server.memory() as f64;
+        table.ours(&what("with 100 watchers that do not read, the queen's memory"), memory, "bytes", None, false);
+    }
     server.kill();
     let mut again = Server::start_at("ours", &address);
     let took = registered(&address, hives).await;
     table.ours(&what("until all are back after the queen was killed"), took.as_secs_f64(), "s", None, false);
     again.kill();
+}
+
+/// CPU time of both over so long, in cores.
+async fn cores(server: &Server, fleet: &Simulated, window: Duration) -> (f64, f64) {
+    let spent = || (server.cpu(), crate::child::cpu_of(fleet.0.id()));
+    let (before, begun) = (spent(), Instant::now());
+    tokio::time::sleep(window).await;
+    let (after, took) = (spent(), begun.elapsed().as_secs_f64());
+    ((after.0 - before.0).as_secs_f64() / took, (after.1 - before.1).as_secs_f64() / took)
 }
 
 /// Waits until the queen says that so many hives can be called.

@@ -1,5 +1,6 @@
 //! The peers as processes: each prints where it listens, and serves until it is killed.
 
+pub mod bare;
 mod json;
 mod ours;
 mod plain;
@@ -16,6 +17,7 @@ pub async fn run(name: &str) {
         "sse-once" => json::serve(json::Encoding::Once).await,
         "plain" => plain::serve().await,
         "ours" => ours::serve().await,
+        "bare" => bare::serve(),
         other => panic!("no peer is called {other:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! One connection: TLS where there is a certificate, then HTTP/1.1 and HTTP/2 told apart by their first bytes.
 
 use super::begin::{Begun, speaks_tls};
+use super::coarse::Coarse;
 use super::socket::Socket;
 use super::turned::{self, Turned};
 use crate::Config;
@@ -14,7 +15,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,7 +31,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const TURNED: Duration = Duration::from_secs(2);
 /// A peer is asked for a sign of life this often …
 const PING: Duration = Duration::from_secs(2);
-/// … and given this long to answer, so a half-open link is dead within five seconds.
+/// … and given this long to answer, so a half-open link is dead within five seconds, both by a coarse clock.
 const PING_ANSWER: Duration = Duration::from_millis(2_500);
 /// What a sender may send ahead on one stream, in bytes: little, so that a stalled queen replays no minutes.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -46,6 +47,7 @@ const HTTP1_HEADERS_MIN: usize = 8 * 1024;
 pub struct Port {
     router: Router,
     shown: Shown,
+    clock: Coarse,
     max_header_bytes: u32,
     max_streams: u32,
     stopping: CancellationToken,
@@ -55,7 +57,8 @@ impl Port {
     /// A port behind which `router` answers.
     pub fn new(router: Router, shown: Shown, config: &Config, stopping: CancellationToken) -> Self {
         let (max_header_bytes, max_streams) = (config.max_header_bytes, config.max_streams);
-        Self { router, shown, max_header_bytes, max_streams, stopping }
+        let clock = Coarse::new(Instant::now());
+        Self { router, shown, clock, max_header_bytes, max_streams, stopping }
     }
 
     /// Runs one connection to its end. With `turned` it is only told why it is not served.
@@ -131,7 +134,7 @@ impl Port {
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE).max_buf_size(headers);
         builder
             .http2()
-            .timer(TokioTimer::new())
+            .timer(self.clock.clone())
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING_ANSWER)
             .max_header_list_size(self.max_header_bytes)

@@ -1,6 +1,7 @@
 //! The port: accepts, bounds and ends connections.
 
 mod begin;
+mod coarse;
 mod connection;
 mod open;
 mod socket;

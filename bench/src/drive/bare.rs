@@ -1,0 +1,40 @@
+//! The bytes that a watcher of ours is told, through a program that only writes them on.
+
+use super::{Counts, Pacing};
+use crate::fleet::Load;
+use crate::serve::bare::WATCHER;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+async fn connect(address: &str, first: u8) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("connect");
+    stream.set_nodelay(true).expect("no delay");
+    stream.write_all(&[first]).await.expect("say who it is");
+    stream
+}
+
+pub async fn push(address: String, load: Load, mut pace: Pacing, counts: Arc<Counts>) {
+    let payload = load.update();
+    let message = [&(payload.len() as u32).to_le_bytes(), &payload[..]].concat();
+    let mut stream = connect(&address, b'H').await;
+    loop {
+        pace.due().await;
+        if stream.write_all(&message).await.is_err() {
+            return;
+        }
+        counts.push();
+    }
+}
+
+pub async fn watch(address: String, counts: Arc<Counts>, workers: u32) {
+    let mut stream = BufReader::with_capacity(64 << 10, connect(&address, WATCHER).await);
+    let mut message = Vec::new();
+    while let Ok(length) = stream.read_u32_le().await {
+        message.resize(length as usize, 0);
+        if stream.read_exact(&mut message).await.is_err() {
+            return;
+        }
+        counts.deliver(u64::from(workers), message.len());
+    }
+}
