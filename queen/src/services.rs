@@ -7,6 +7,7 @@ use crate::metrics::{self, Calls, Metrics};
 use crate::page;
 use crate::rpc::Shared;
 use crate::rpc::bounded::Bounded;
+use crate::rpc::browsers;
 use crate::rpc::farewell::Farewell;
 use crate::rpc::first::First;
 use crate::rpc::fleet::Looking;
@@ -24,7 +25,6 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::health_reporter;
 use tonic_reflection::server::Builder;
-use tonic_web::GrpcWebLayer;
 
 /// What stands around the services.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
         .into_axum_router()
         .reset_fallback()
         .layer(axum::middleware::from_fn_with_state(calls, metrics::count))
-        .layer(GrpcWebLayer::new());
+        .layer(axum::middleware::from_fn(browsers::speak));
     let checked = axum::middleware::from_fn_with_state(Arc::new(guard), guard::check);
     Ok(page::pages(metrics).merge(grpc).layer(checked))
 }

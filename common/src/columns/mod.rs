@@ -8,6 +8,7 @@ pub use fields::FIELDS;
 pub use room::{ReadError, Room, Step};
 
 use fields::NAMES;
+use prost::Message;
 use proto::{Column, Columns, ProcessStats};
 
 /// Why a batch of columns cannot be applied. Nothing of it has been applied then.
@@ -19,10 +20,16 @@ pub enum ColumnError {
     /// Slots are not strictly ascending, or pass 2^32.
     #[error("slots are not strictly ascending")]
     Order,
+    /// More workers in a row than the message has bits for.
+    #[error("a run of {0} workers in a message that has no room for their values")]
+    Run(u32),
     /// A column's differences or presence bits do not match the number of workers.
     #[error("column {0} has {1} values for {2} workers")]
     Length(&'static str, usize, usize),
 }
+
+/// Fewer are told by their distances: those take a byte each, and a run takes three.
+const RUN_MIN: usize = 4;
 
 /// The moving fields of one worker, in the units of `Columns`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +92,8 @@ pub fn encode(changes: &[Change]) -> Option<Columns> {
     if changes.is_empty() {
         return None;
     }
-    let mut columns = Columns { slot_gaps: gaps(changes.iter().map(|c| c.slot)), ..Columns::default() };
+    let (slot_gaps, run) = with_run(gaps(changes.iter().map(|c| c.slot)));
+    let mut columns = Columns { slot_gaps, run, ..Columns::default() };
     for field in 0..FIELDS {
         if changes.iter().all(|c| c.before.get(field) == c.after.get(field)) {
             continue;
@@ -104,6 +112,35 @@ pub fn encode(changes: &[Change]) -> Option<Columns> {
         *fields::column(&mut columns, field) = Some(Column { present, deltas });
     }
     Some(columns)
+}
+
+/// The slots that one after the other end a list of distances, as their number: where all change, that is nearly all.
+fn with_run(mut gaps: Vec<u32>) -> (Vec<u32>, u32) {
+    let run = gaps.iter().skip(1).rev().take_while(|gap| **gap == 1).count();
+    if run < RUN_MIN {
+        return (gaps, 0);
+    }
+    gaps.truncate(gaps.len() - run);
+    (gaps, run as u32)
+}
+
+/// The slots that columns name, ascending.
+fn named(columns: &Columns) -> Result<Vec<u32>, ColumnError> {
+    let mut slots = slots(&columns.slot_gaps)?;
+    add_run(&mut slots, columns.run, columns.encoded_len())?;
+    Ok(slots)
+}
+
+/// Adds a run to the slots of a message of so many bytes. Every value has at least a bit there that says whether it is: whoever
+/// claims more is not given room for them.
+fn add_run(slots: &mut Vec<u32>, run: u32, message_bytes: usize) -> Result<(), ColumnError> {
+    if run as usize > message_bytes.saturating_mul(8) {
+        return Err(ColumnError::Run(run));
+    }
+    let last = slots.last().copied().unwrap_or(0);
+    let end = last.checked_add(run).ok_or(ColumnError::Order)?;
+    slots.extend((last..end).map(|slot| slot + 1));
+    Ok(())
 }
 
 /// Ascending slots as distances.
@@ -144,7 +181,7 @@ pub struct Unpacked {
 /// Unpacks columns against the state that `held` knows for each slot.
 pub fn decode(columns: &mut Columns, held: impl Fn(u32) -> Option<Quanta>) -> Result<Unpacked, ColumnError> {
     let mut unpacked = Unpacked::default();
-    for slot in slots(&columns.slot_gaps)? {
+    for slot in named(columns)? {
         unpacked.rows.push((slot, held(slot).ok_or(ColumnError::UnknownSlot(slot))?));
     }
     for (field, name) in NAMES.iter().enumerate() {
@@ -241,6 +278,24 @@ mod tests {
     }
 
     #[test]
+    fn workers_on_slots_one_after_the_other_are_named_by_their_number() {
+        let busy = Quanta::of(&busy());
+        let change = |slot| Change { slot, before: Quanta::default(), after: busy };
+        for (slots, gaps, run) in [
+            (vec![1, 2, 3, 4, 5], vec![1], 4),
+            (vec![0, 1, 2, 3, 4], vec![0], 4),
+            (vec![1, 2, 3, 4], vec![1, 1, 1, 1], 0),
+            (vec![2, 7, 8, 9, 10, 11], vec![2, 5], 4),
+            (vec![7, 8, 9, 10, 11, 13], vec![7, 1, 1, 1, 1, 2], 0),
+        ] {
+            let changes: Vec<Change> = slots.iter().copied().map(change).collect();
+            let columns = encode(&changes).unwrap();
+            assert_eq!((columns.slot_gaps, columns.run), (gaps, run), "{slots:?}");
+            assert_eq!(through(&changes).rows, slots.into_iter().map(|slot| (slot, busy)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn a_column_that_becomes_absent_for_all_is_not_taken_for_full() {
         let before = Quanta::of(&busy());
         let unpacked = through(&[Change { slot: 3, before, after: Quanta::default() }]);
@@ -279,5 +334,11 @@ mod tests {
         assert_eq!(decode(&mut with(vec![1, 0], vec![1, 1]), held), Err(ColumnError::Order));
         assert_eq!(decode(&mut with(vec![u32::MAX, 1], vec![1, 1]), held), Err(ColumnError::Order));
         assert_eq!(decode(&mut with(vec![1], vec![]), held), Err(ColumnError::Length("cpu_pct", 0, 1)));
+        let run = |first: u32, run| Columns { run, ..with(vec![first], vec![1, 1]) };
+        assert_eq!(decode(&mut run(1, 2), held), Err(ColumnError::Length("cpu_pct", 2, 3)));
+        assert_eq!(decode(&mut run(9, 1), held), Err(ColumnError::UnknownSlot(10)));
+        assert_eq!(decode(&mut run(u32::MAX, 1), held), Err(ColumnError::Order));
+        assert_eq!(decode(&mut run(1, 1_000), held), Err(ColumnError::Run(1_000)));
+        assert_eq!(decode(&mut run(1, u32::MAX), held), Err(ColumnError::Run(u32::MAX)));
     }
 }

@@ -2,13 +2,14 @@
 //! everything and changes nothing; then each worker takes its differences.
 
 use super::fields::{self, FIELDS, NAMES};
-use super::{ColumnError, Quanta};
+use super::{ColumnError, Quanta, add_run};
 use crate::wire::{self, Unusual};
 use proto::ProcessStats;
 
-/// `Columns.slot_gaps`; the fields follow in their order.
+/// `Columns.slot_gaps`; the fields follow in their order, then `Columns.run`.
 const SLOT_GAPS: u32 = 1;
 const FIRST: u32 = 2;
+const RUN: u32 = FIRST + FIELDS as u32;
 /// `Column.present` and `Column.deltas`.
 const PRESENT: u32 = 1;
 const DELTAS: u32 = 2;
@@ -82,7 +83,7 @@ impl Room {
     /// When it cannot be read, or its columns do not fit one another. Nothing can be taken then.
     pub fn read(&mut self, message: &[u8]) -> Result<(), ReadError> {
         self.clear();
-        let mut seen = 0u64;
+        let (mut seen, mut run) = (0u64, 0);
         for field in wire::fields(message) {
             let (number, value) = field?;
             // What is there twice is to be merged, which is not done here.
@@ -93,13 +94,13 @@ impl Room {
             seen |= bit;
             match number {
                 SLOT_GAPS => self.read_slots(value.bytes()?)?,
-                FIRST.. if (number - FIRST) < FIELDS as u32 => {
-                    self.read_column((number - FIRST) as usize, value.bytes()?)?;
-                }
+                FIRST..RUN => self.read_column((number - FIRST) as usize, value.bytes()?)?,
+                RUN => run = value.number()? as u32,
                 _ => {}
             }
         }
-        self.check().map_err(ReadError::Column)
+        add_run(&mut self.slots, run, message.len())?;
+        Ok(self.check()?)
     }
 
     fn read_slots(&mut self, bytes: &[u8]) -> Result<(), ReadError> {
@@ -248,16 +249,16 @@ mod tests {
 
     #[test]
     fn what_is_read_off_the_wire_is_what_the_message_says() {
-        for count in [0, 1, 7, 8, 9, 100] {
+        for (count, every) in [0, 1, 7, 8, 9, 100].into_iter().flat_map(|count| [(count, 1), (count, 3)]) {
             let change = |slot: u32| Change {
-                slot: slot * 3,
+                slot: slot * every,
                 before: quanta(u64::from(slot)),
                 after: if slot.is_multiple_of(5) { Quanta::default() } else { quanta(u64::from(slot) << 20) },
             };
             let changes: Vec<Change> = (1..=count).map(change).collect();
             let mut columns = encode(&changes).unwrap_or_default();
             let message = columns.encode_to_vec();
-            let held = |slot: u32| quanta(u64::from(slot / 3));
+            let held = |slot: u32| quanta(u64::from(slot / every));
             let expected = decode(&mut columns, |slot| Some(held(slot))).unwrap();
             assert_eq!(through(&message, held).unwrap(), expected);
         }
@@ -277,6 +278,9 @@ mod tests {
             with(vec![1], vec![1, 0], vec![1]),
             with(vec![1, 1], vec![1], vec![1, 1]),
             with(vec![], vec![], vec![1]),
+            Columns { run: 2, ..with(vec![1], vec![], vec![1]) },
+            Columns { run: 1, ..with(vec![u32::MAX], vec![], vec![1, 1]) },
+            Columns { run: u32::MAX, ..with(vec![1], vec![], vec![1]) },
         ];
         for mut columns in wrong {
             let ours = through(&columns.encode_to_vec(), |_| Quanta::default());

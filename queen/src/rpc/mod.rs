@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod bounded;
+pub mod browsers;
 pub mod farewell;
 mod finding;
 pub mod first;

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 /// Timers come due at multiples of this, up to as much late and never early.
-pub const STEP: Duration = Duration::from_millis(100);
+const STEP: Duration = Duration::from_millis(100);
 
 /// The clock.
 #[derive(Debug, Clone)]

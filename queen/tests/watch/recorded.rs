@@ -29,6 +29,12 @@ impl Recorded {
         self.history.note(self.began.elapsed(), moment);
     }
 
+    /// Forgets what was written down, once it has been looked at: it goes on from where the stream is now.
+    pub fn turn_the_page(&mut self) {
+        self.history = History::default();
+        self.history.note(self.began.elapsed(), Moment::Opened(self.client.revision.clone()));
+    }
+
     /// Leaves the stream that there is, and opens one after the last revision that was read.
     pub async fn open(&mut self, channel: Channel) {
         if self.stream.take().is_some() {

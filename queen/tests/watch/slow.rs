@@ -131,6 +131,10 @@ async fn w6_a_sleeper_among_100_ends_in_the_right_state_and_delays_nobody() {
     sleeper.open(narrow(queen.address).await).await;
     for _ in 0..times {
         sleeper.read_for(read).await;
+        ordered(&sleeper.history).unwrap();
+        unique(&sleeper.history).unwrap();
+        // What it wrote down is this test's, and no cost of a sleeper.
+        sleeper.turn_the_page();
         tokio::time::sleep(sleep).await;
     }
     let (with, after) = (p99(&delays), resident_bytes());

@@ -530,6 +530,13 @@ export declare type Columns = Message<"rbee.v1.Columns"> & {
    * @generated from field: rbee.v1.Column readiness = 30;
    */
   readiness?: Column | undefined;
+
+  /**
+   * So many more workers follow the last of slot_gaps, each on the slot after the one before.
+   *
+   * @generated from field: uint32 run = 31;
+   */
+  run: number;
 };
 
 /**
