@@ -16,6 +16,11 @@ pub async fn speak(request: Request, next: Next) -> Response {
     if request.version() == Version::HTTP_2 && !is_web(request.headers()) {
         return next.run(request).await;
     }
+    // Boxed: there are ten thousand streams of hives to each browser, and they need not have room for this.
+    Box::pin(translate(request, next)).await
+}
+
+async fn translate(request: Request, next: Next) -> Response {
     let inner = service_fn(move |request: http::Request<tonic::body::Body>| {
         let next = next.clone();
         async move { Ok::<_, Infallible>(next.run(request.map(Body::new)).await) }

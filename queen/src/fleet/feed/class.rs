@@ -73,9 +73,14 @@ impl View {
             *self = Self { begun: inner.revision, ..Self::default() };
         }
         self.forget(inner.forgotten);
-        for (key, revision, object) in inner.objects.newer(self.reached, self.hint).take(SCAN) {
+        let mut newer = inner.objects.newer(self.reached, self.hint);
+        for (key, revision, object) in newer.by_ref().take(SCAN) {
             self.take(key, revision, object, wanted);
             (self.reached, self.hint) = (revision, Some(key));
+        }
+        // The newest revision may be that of a removal that has been forgotten: no object stands there any more.
+        if newer.next().is_none() {
+            self.reached = inner.revision;
         }
     }
 

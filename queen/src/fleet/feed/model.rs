@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 const CASES: (u32, u32) = (100, 20_000);
 /// Watchers in each case, one for each wish and a second one for some.
 const WATCHERS: usize = 9;
+/// Far more than everything there is takes.
+const PAGES: usize = 10_000;
 /// So many workers that come and go make the index forget.
 const CHURN: u32 = TOMBSTONES_MIN as u32 + 40;
 
@@ -332,7 +334,8 @@ impl Model {
             if !self.readers[watcher].open {
                 self.open(watcher);
             }
-            while self.read(watcher, 700) {}
+            let pages = (0..PAGES).take_while(|_| self.read(watcher, 700)).count();
+            assert!(pages < PAGES, "watcher {watcher}, wish {}: there is no end", self.readers[watcher].wish);
             self.judge(watcher);
             let reader = &self.readers[watcher];
             let lens: Lens<'_> = &|object: &Seen| lens(reader.wish, object);
@@ -365,6 +368,18 @@ fn what_came_back_between_two_pages_is_told_with_the_states_that_were_passed_ove
     let later = [Step::Remove { name: 8 }, put(0), put(1), read(3, 2, 150), hive(), read(1, 1, 150)];
     steps.into_iter().chain(later).for_each(|step| model.take(step));
     model.finish();
+}
+
+#[test]
+fn a_removal_that_was_forgotten_though_nothing_came_after_it_is_no_page_without_end() {
+    for wish in 0..WISHES {
+        let mut model = Model::new();
+        let hive = |name| Step::Hive { name, hostname: 0 };
+        let forgotten = [hive(0), hive(1), Step::Remove { name: 9 }, Step::Wait { seconds: 700 }];
+        forgotten.into_iter().for_each(|step| model.take(step));
+        model.take(Step::Open { watcher: 0, wish });
+        model.finish();
+    }
 }
 
 #[test]
