@@ -92,8 +92,8 @@ pub fn encode(changes: &[Change]) -> Option<Columns> {
     if changes.is_empty() {
         return None;
     }
-    let (slot_gaps, run) = with_run(gaps(changes.iter().map(|c| c.slot)));
-    let mut columns = Columns { slot_gaps, run, ..Columns::default() };
+    let mut columns = Columns { slot_gaps: gaps(changes.iter().map(|c| c.slot)), ..Columns::default() };
+    let mut told = false;
     for field in 0..FIELDS {
         if changes.iter().all(|c| c.before.get(field) == c.after.get(field)) {
             continue;
@@ -110,6 +110,11 @@ pub fn encode(changes: &[Change]) -> Option<Columns> {
             present.clear();
         }
         *fields::column(&mut columns, field) = Some(Column { present, deltas });
+        told = true;
+    }
+    // Without a column a run would stand for more workers than its message has bits.
+    if told {
+        (columns.slot_gaps, columns.run) = with_run(columns.slot_gaps);
     }
     Some(columns)
 }
@@ -293,6 +298,8 @@ mod tests {
             assert_eq!((columns.slot_gaps, columns.run), (gaps, run), "{slots:?}");
             assert_eq!(through(&changes).rows, slots.into_iter().map(|slot| (slot, busy)).collect::<Vec<_>>());
         }
+        let same: Vec<Change> = (1..=200).map(|slot| Change { before: busy, ..change(slot) }).collect();
+        assert_eq!(through(&same).rows.len(), 200, "who has no news is named as well");
     }
 
     #[test]
