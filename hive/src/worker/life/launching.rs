@@ -36,11 +36,16 @@ impl Launching {
 }
 
 impl Inner {
-    /// Begins a start.
+    /// Begins a start; one whose worker was asked to end since it was shown as starting is given up from the first.
     pub fn set_launching(&self, id: &WorkerId) {
         let give_up = self.stopping.child_token();
+        let mut table = self.table();
+        let asked = table.live.get(id).and_then(|entry| entry.asked.as_ref());
+        if asked.is_some_and(|asked| !asked.again) {
+            give_up.cancel();
+        }
         let launching = Launching { give_up, over: CancellationToken::new(), shown: None };
-        self.table().launching.insert(id.clone(), launching);
+        table.launching.insert(id.clone(), launching);
     }
 
     /// How long a start may take, and how it is given up.

@@ -1,6 +1,7 @@
 //! Starts that hang: in a frozen cgroup, nothing of a worker ever runs.
 
 use super::*;
+use crate::worker::record::Asked;
 
 /// A hive whose slice is frozen; `None` where there is no such thing.
 async fn frozen(place: &Place) -> Option<(Life, PathBuf)> {
@@ -68,6 +69,19 @@ async fn l6_a_worker_whose_next_start_hangs_can_be_stopped() {
     assert_eq!(cause.reason(), proto::ExitReason::Stopped);
     assert!(life.roster().borrow().members.is_empty());
     thaw(&freezer);
+}
+
+#[tokio::test]
+async fn a_stop_between_the_word_of_a_start_and_the_start_itself_gives_it_up() {
+    let place = Place::new();
+    let life = place.open().await;
+    life.start(request("1", &["sleep", "300"])).await.unwrap();
+    for (again, given_up) in [(true, false), (false, true)] {
+        let asked = Asked { by: "ann".to_owned(), grace_millis: 0, again };
+        assert!(stop::mark(life.inner(), &id("1"), &asked).is_some());
+        life.inner().set_launching(&id("1"));
+        assert_eq!(life.inner().patience(&id("1")).given_up.is_cancelled(), given_up);
+    }
 }
 
 #[tokio::test]
