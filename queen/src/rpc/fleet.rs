@@ -38,7 +38,7 @@ impl Looking {
 
     fn revision(&self) -> String {
         let feed = self.shared.fleet.feed();
-        feed.name_revision(feed.revision())
+        feed.name_tip()
     }
 }
 

@@ -38,7 +38,7 @@ impl Scheduler {
     /// answer may have missed.
     fn said(&self, now: Instant) -> (String, Option<Coverage>) {
         let feed = self.shared.fleet.feed();
-        (feed.name_revision(feed.revision()), Some(self.shared.fleet.coverage(now)))
+        (feed.name_tip(), Some(self.shared.fleet.coverage(now)))
     }
 }
 

@@ -98,9 +98,10 @@ impl History {
     }
 }
 
-/// Queen's run and number of a revision; `None` for anything else.
+/// Queen's run and number of a revision; `None` for anything else. Between two pages more follows, which is the queen's.
 pub fn revision(text: &str) -> Option<(&str, u64)> {
-    let (instance, number) = text.split_once(':')?;
+    let (instance, rest) = text.split_once(':')?;
+    let number = rest.split_once(':').map_or(rest, |(number, _)| number);
     Some((instance, number.parse().ok()?))
 }
 

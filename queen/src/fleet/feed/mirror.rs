@@ -80,7 +80,7 @@ impl Mirror {
     }
 
     fn reach(&mut self, revision: String) {
-        let number = |text: &str| text.split_once(':').map_or(0, |(_, number)| number.parse::<u64>().unwrap());
+        let number = |text: &str| text.split(':').nth(1).map_or(0, |number| number.parse::<u64>().unwrap());
         assert!(number(&revision) >= number(&self.revision), "{revision} after {}", self.revision);
         self.revision = revision;
     }

@@ -11,6 +11,7 @@ pub(crate) mod mirror;
 #[cfg(test)]
 mod model;
 mod page;
+mod revision;
 mod shelf;
 mod sizes;
 mod telling;
@@ -23,6 +24,7 @@ pub use followers::{Bell, Following, INTERVALS, Rhythm, Why};
 pub use list::Key;
 pub use message::Message;
 pub use page::{Place, Read};
+pub use revision::Revision;
 pub use sizes::{Sizes, Told};
 pub use telling::{News, Telling};
 pub use wanted::Wanted;
@@ -170,8 +172,13 @@ impl Feed {
     }
 
     /// A revision as text for the wire.
-    pub fn name_revision(&self, number: u64) -> String {
-        format!("{}:{number}", self.instance)
+    pub fn name_revision(&self, revision: Revision) -> String {
+        format!("{}:{revision}", self.instance)
+    }
+
+    /// The newest revision as text for the wire.
+    pub fn name_tip(&self) -> String {
+        self.name_revision(Revision::at(self.revision()))
     }
 
     /// Opens the index for linking. Whoever holds the writer must not wait for anything.

@@ -24,6 +24,7 @@ const CHURN: u32 = TOMBSTONES_MIN as u32 + 40;
 #[derive(Debug, Clone)]
 enum Step {
     Put { name: u8, model: u8, state: i32, cpu: u8 },
+    Sample { name: u8, cpu: u8 },
     Remove { name: u8 },
     Hive { name: u8, hostname: u8 },
     Beat { name: u8 },
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0..8_u8, 0..3_u8, 1..4_i32, 0..3_u8)
             .prop_map(|(name, model, state, cpu)| Step::Put { name, model, state, cpu }),
+        12 => (0..8_u8, 0..3_u8).prop_map(|(name, cpu)| Step::Sample { name, cpu }),
         4 => (0..10_u8).prop_map(|name| Step::Remove { name }),
         2 => (0..2_u8, 0..3_u8).prop_map(|(name, hostname)| Step::Hive { name, hostname }),
         2 => (0..2_u8).prop_map(|name| Step::Beat { name }),
@@ -147,6 +149,7 @@ impl Model {
     fn take(&mut self, step: Step) {
         match step {
             Step::Put { name, model, state, cpu } => self.put_worker(name.into(), model, state, cpu),
+            Step::Sample { name, cpu } => self.sample(name.into(), cpu),
             Step::Remove { name } if name < 8 => self.remove(&worker_name(name.into())),
             Step::Remove { name } => self.remove(&format!("h{}", name - 8)),
             Step::Hive { name, hostname } => {
@@ -196,6 +199,15 @@ impl Model {
         let stats = ProcessStats { cpu_pct: Some(cpu.into()), ..ProcessStats::default() };
         let bytes = object::worker(&spec.encode_to_vec(), Some(&stats), state, Freshness::Live, "");
         self.put(Subject::Worker { spec: Arc::new(Spec::of(&spec)), state }, bytes);
+    }
+
+    /// Nothing of a worker changes but its numbers.
+    fn sample(&mut self, name: u32, cpu: u8) {
+        let Some((Subject::Worker { spec, state }, _)) = self.objects.get(&worker_name(name)) else { return };
+        let (spec, state) = (Arc::clone(spec), *state);
+        let stats = ProcessStats { cpu_pct: Some(cpu.into()), ..ProcessStats::default() };
+        let bytes = object::worker(spec.bytes(), Some(&stats), state, Freshness::Live, "");
+        self.put(Subject::Worker { spec, state }, bytes);
     }
 
     fn put(&mut self, subject: Subject, bytes: Bytes) {
@@ -256,7 +268,7 @@ impl Model {
             Some((instance, _)) if instance != self.feed.instance() => {
                 self.begin(watcher, SnapshotReason::QueenRestarted);
             }
-            Some((_, number)) => match self.feed.resume(number) {
+            Some(_) => match self.feed.resume(Revision::parse(after.split_once(':').unwrap().1).unwrap()) {
                 Some(place) => self.readers[watcher].place = place,
                 None => self.begin(watcher, SnapshotReason::Compacted),
             },
@@ -266,7 +278,7 @@ impl Model {
     /// Lists everything instead of watching, and goes on from there.
     fn list(&mut self, watcher: usize) {
         self.judge(watcher);
-        let (wish, now) = (self.readers[watcher].wish, self.feed.name_revision(self.feed.revision()));
+        let (wish, now) = (self.readers[watcher].wish, self.feed.name_tip());
         self.readers[watcher].history = History::default();
         let lens = |object: &Seen| lens(wish, object);
         let mut update = Update { revision: now.clone(), ..Update::default() };
@@ -286,7 +298,7 @@ impl Model {
     fn bookmark(&mut self, watcher: usize) {
         let reader = &self.readers[watcher];
         if reader.open && !reader.in_snapshot {
-            let revision = self.feed.name_revision(reader.place.cursor());
+            let revision = self.feed.name_revision(reader.place.revision());
             self.say(watcher, Event::Bookmark(Bookmark { revision, ..Bookmark::default() }));
         }
     }
@@ -308,7 +320,7 @@ impl Model {
                 }
                 if !more && std::mem::take(&mut reader.in_snapshot) {
                     reader.place.end_snapshot();
-                    let revision = self.feed.name_revision(reader.place.cursor());
+                    let revision = self.feed.name_revision(reader.place.revision());
                     self.say(watcher, Event::SnapshotEnd(SnapshotEnd { revision }));
                 }
                 more || later
@@ -380,6 +392,18 @@ fn a_removal_that_was_forgotten_though_nothing_came_after_it_is_no_page_without_
         model.take(Step::Open { watcher: 0, wish });
         model.finish();
     }
+}
+
+#[test]
+fn who_resumes_in_small_pages_is_told_of_what_left_his_filter_before_the_first_of_them() {
+    let mut model = Model::new();
+    let put = |name, model, cpu| Step::Put { name, model, state: 2, cpu };
+    let read = |pages| Step::Read { watcher: 0, pages, bytes: 150 };
+    let before = [put(0, 0, 0), Step::Open { watcher: 0, wish: 1 }, read(4)];
+    // It leaves the filter, others come, and then it changes again: its newest revision is behind the first page.
+    let after = [put(0, 1, 0), put(2, 0, 0), put(4, 0, 0), put(6, 0, 0), put(0, 1, 1)];
+    before.into_iter().chain(after).chain([Step::Resume { watcher: 0 }, read(9)]).for_each(|step| model.take(step));
+    model.finish();
 }
 
 #[test]

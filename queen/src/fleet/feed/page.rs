@@ -4,6 +4,7 @@
 use super::class::{Class, View};
 use super::list::Key;
 use super::message::Message;
+use super::revision::Revision;
 use super::shelf::{From, Page};
 use super::wanted::Wanted;
 use super::{Feed, Inner};
@@ -27,6 +28,9 @@ const CONFLATED: u32 = 7;
 #[derive(Debug, Clone, Default)]
 pub struct Place {
     cursor: u64,
+    /// What had changed by this revision has all been read: the cursor, except between the pages of one reading. What
+    /// changed after it may have changed again and stand behind the cursor.
+    whole: u64,
     beats: u64,
     hint: Option<Key>,
     /// So many states had its class shown up to there.
@@ -44,13 +48,18 @@ impl Place {
         self.cursor
     }
 
+    /// Where its reader can go on, as it is told: revisions are names for places.
+    pub fn revision(&self) -> Revision {
+        Revision { cursor: self.cursor, whole: self.whole }
+    }
+
     /// The snapshot is complete: from here on merged states are counted.
     pub fn end_snapshot(&mut self) {
         self.snapshot = false;
     }
 
     fn from(&self) -> From {
-        (self.cursor, self.beats, self.snapshot)
+        (self.revision(), self.beats, self.snapshot)
     }
 
     fn is_behind(&self, inner: &Inner) -> bool {
@@ -58,9 +67,10 @@ impl Place {
     }
 
     fn take(&mut self, page: &Page, tip: (u64, u64)) -> Read {
-        (self.cursor, self.beats, self.hint, self.states) = (page.upper, page.beats, page.hint, page.states);
-        self.begun = self.begun.min(page.tip);
-        let later = !page.cut && (page.upper, page.beats) != tip;
+        (self.cursor, self.whole) = (page.upper.cursor, page.upper.whole);
+        (self.beats, self.hint, self.states) = (page.beats, page.hint, page.states);
+        self.begun = self.begun.min(page.looked);
+        let later = !page.cut && (self.cursor, self.beats) != tip;
         Read::Page { message: page.message.clone(), more: page.cut, later }
     }
 }
@@ -80,6 +90,13 @@ pub enum Read {
     },
     /// Removals that the watcher has not seen have been forgotten: it needs a snapshot.
     Behind,
+}
+
+/// Where a page ends: revision and beats that it reaches, those that there are, and how far the index had been looked at.
+struct Ends {
+    to: (u64, u64),
+    tip: (u64, u64),
+    looked: u64,
 }
 
 #[derive(Default)]
@@ -112,10 +129,10 @@ impl Feed {
         Place { begun: self.lock().revision, snapshot: true, ..Place::default() }
     }
 
-    /// The place of a watcher that has read everything up to `cursor`; `None` where removals since are forgotten.
-    pub fn resume(&self, cursor: u64) -> Option<Place> {
+    /// The place of a watcher that has been told up to this revision; `None` where removals since are forgotten.
+    pub fn resume(&self, Revision { cursor, whole }: Revision) -> Option<Place> {
         let inner = self.lock();
-        (cursor >= inner.forgotten).then(|| Place { cursor, begun: cursor, ..Place::default() })
+        (cursor >= inner.forgotten).then(|| Place { cursor, whole, begun: cursor, ..Place::default() })
     }
 
     /// Reads on from `place`, at most about `max_bytes`. A watcher reads as one of the same class, always.
@@ -142,7 +159,8 @@ impl Feed {
         let (mut gathered, upper) = inner.gather(place, &everything, max_bytes);
         let beats = inner.gather_beats(place, &everything, upper, max_bytes, &mut gathered);
         drop(inner);
-        let page = Arc::new(self.page(now, place.from(), (upper, beats), tip, &gathered));
+        let ends = Ends { to: (upper, beats), tip, looked: tip.0 };
+        let page = Arc::new(self.page(now, place.from(), ends, &gathered));
         shelf().keep(&page);
         place.take(&page, tip)
     }
@@ -167,10 +185,8 @@ impl Feed {
         let (mut gathered, upper) = view.gather(place, max_bytes);
         let beats = inner.gather_beats(place, &class.wanted, upper, max_bytes, &mut gathered);
         drop(inner);
-        let cut_at = (view.reached, tip.1);
-        let mut page = self.page(now, place.from(), (upper, beats), cut_at, &gathered);
-        page.cut |= view.reached != tip.0;
-        let page = Arc::new(page);
+        let ends = Ends { to: (upper, beats), tip, looked: view.reached };
+        let page = Arc::new(self.page(now, place.from(), ends, &gathered));
         view.shelf.keep(&page);
         place.take(&page, tip)
     }
@@ -195,15 +211,18 @@ impl Feed {
         if upper == tip.0 {
             (gathered.hint, gathered.state, place.joined) = (None, view.states, true);
         }
-        let page = self.page(now, place.from(), (upper, beats), tip, &gathered);
+        let ends = Ends { to: (upper, beats), tip, looked: tip.0 };
+        let page = self.page(now, place.from(), ends, &gathered);
         place.take(&page, tip)
     }
 
-    fn page(&self, made: Instant, from: From, to: (u64, u64), tip: (u64, u64), gathered: &Gathered) -> Page {
+    fn page(&self, made: Instant, from: From, Ends { to, tip, looked }: Ends, gathered: &Gathered) -> Page {
         self.told.made(gathered.conflated);
-        let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(to.0), gathered));
-        let ((upper, beats), hint, states, cut) = (to, gathered.hint, gathered.state, to != tip);
-        Page { from, upper, beats, hint, states, message, cut, made, tip: tip.0 }
+        let (cursor, beats) = to;
+        let upper = if cursor == tip.0 { Revision::at(cursor) } else { Revision { cursor, whole: from.0.whole } };
+        let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(upper), gathered));
+        let (hint, states, cut) = (gathered.hint, gathered.state, to != tip);
+        Page { from, upper, beats, hint, states, message, cut, made, looked }
     }
 }
 
@@ -219,7 +238,7 @@ impl Inner {
             key,
             revision,
             size: object.bytes.len(),
-            part: object.seen_by(place.cursor, wanted),
+            part: object.seen_by(place, wanted),
             merged: object.prior > place.cursor,
             state: 0,
         });
@@ -299,15 +318,15 @@ impl Gathered {
 }
 
 impl super::Object {
-    /// What a watcher that has read up to `cursor` must be told, if anything.
-    fn seen_by(&self, cursor: u64, wanted: &Wanted) -> Option<Bytes> {
+    /// What a watcher at this place must be told, if anything.
+    fn seen_by(&self, place: &Place, wanted: &Wanted) -> Option<Bytes> {
         let matches = wanted.matches(&self.subject);
         if !self.gone && matches {
             return Some(wanted.cut(&self.bytes));
         }
-        // It can only hold what was there at its cursor, and that matched then: now, or before the last change of
-        // what filters look at.
-        let may_hold = self.created <= cursor && (matches || self.refiltered > cursor);
+        // It can only hold what was there at its cursor, and that matched when it was told: now, or before the last change
+        // of what filters look at.
+        let may_hold = self.created <= place.cursor && (matches || self.refiltered > place.whole);
         may_hold.then(|| if self.gone { Bytes::clone(&self.bytes) } else { self.subject.removal() })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::list::Key;
 use super::message::Message;
+use super::revision::Revision;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +13,14 @@ const SHARED: usize = 8;
 /// far below what anybody would call old.
 const SHARED_FOR: Duration = Duration::from_millis(25);
 
-/// Where a page begins: the cursor, the beats, and whether it is part of a snapshot.
-pub(super) type From = (u64, u64, bool);
+/// Where a page begins: the revision, the beats, and whether it is part of a snapshot.
+pub(super) type From = (Revision, u64, bool);
 
 /// A message, and where it ends.
 #[derive(Debug)]
 pub(super) struct Page {
     pub from: From,
-    pub upper: u64,
+    pub upper: Revision,
     pub beats: u64,
     pub hint: Option<Key>,
     /// Of a class: so many states it had shown by then.
@@ -27,8 +28,8 @@ pub(super) struct Page {
     pub message: Option<Message>,
     pub cut: bool,
     pub made: Instant,
-    /// The newest revision when it was made: it shows nothing that had been removed by then.
-    pub tip: u64,
+    /// So far the index had been looked at when it was made: it shows nothing that had been removed by then.
+    pub looked: u64,
 }
 
 impl Page {
@@ -36,8 +37,8 @@ impl Page {
     /// state, told as if it were news; one from before a removal that has been forgotten sends its reader back to the
     /// beginning.
     pub fn is_news(&self, now: Instant, tip: (u64, u64), forgotten: u64) -> bool {
-        let fresh = (self.upper, self.beats) == tip || now.saturating_duration_since(self.made) <= SHARED_FOR;
-        fresh && self.tip >= forgotten
+        let fresh = (self.upper.cursor, self.beats) == tip || now.saturating_duration_since(self.made) <= SHARED_FOR;
+        fresh && self.looked >= forgotten
     }
 }
 

@@ -144,7 +144,7 @@ fn w3_a_resume_yields_everything_newer() {
     bench.tip(&mut place, None, &mut mirror);
     bench.put(3, "m", 3);
     bench.remove(4);
-    let mut resumed = bench.feed.resume(place.cursor()).unwrap();
+    let mut resumed = bench.feed.resume(place.revision()).unwrap();
     bench.tip(&mut resumed, None, &mut mirror);
     assert_eq!(mirror.names(), bench.truth(None));
     assert_eq!((mirror.removed.clone(), mirror.workers["box/llm/3"].state), (vec!["box/llm/4".to_owned()], 3));
@@ -157,7 +157,7 @@ fn w3_a_place_behind_forgotten_removals_is_told_so() {
     bench.put(2, "m", 2);
     let (mut place, mut mirror) = (bench.feed.start(), Mirror::default());
     bench.tip(&mut place, None, &mut mirror);
-    let cursor = place.cursor();
+    let cursor = place.revision();
     bench.remove(1);
     bench.now += TOMBSTONE_AGE;
     assert!(bench.feed.resume(cursor).is_some());

@@ -121,7 +121,7 @@ async fn w3_a_resume_goes_on_or_says_why_not() {
     assert_eq!(reason("").await.unwrap(), Some(SnapshotReason::Initial));
     assert_eq!(reason(&format!("q1:{tip}")).await.unwrap(), None);
     assert_eq!(reason("q0:1").await.unwrap(), Some(SnapshotReason::QueenRestarted));
-    for bad in ["q1", "q1:", "q1:x", ":1", "q1:-1", "q 1:1", "q1:99999"] {
+    for bad in ["q1", "q1:", "q1:x", ":1", "q1:-1", "q 1:1", "q1:99999", "q1:1:2", "q1:1:"] {
         assert_eq!(reason(bad).await.unwrap_err().code(), Code::InvalidArgument, "{bad}");
     }
 }
@@ -131,7 +131,7 @@ async fn a_resume_sends_no_snapshot() {
     let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     let now = Instant::now();
     let mut session = one_hive(&shared.fleet, now, vec![cpu(1.0)]);
-    let tip = shared.fleet.feed().name_revision(shared.fleet.feed().revision());
+    let tip = shared.fleet.feed().name_tip();
     session.snapshot(now, vec![crate::fleet::sample::row("box", 1, cpu(2.0))]).unwrap();
     let mut messages = open(&shared, request(&tip)).unwrap();
     let mut mirror = Mirror::default();

@@ -1,7 +1,7 @@
 //! One watcher: a cursor in the feed that makes one step when it is asked to. Slow, pausing and reconnecting watchers all take
 //! the same path.
 
-use crate::fleet::feed::{Class, Following, Message, Place, Read};
+use crate::fleet::feed::{Class, Following, Message, Place, Read, Revision};
 use crate::rpc::{Shared, invalid};
 use proto::watch_response::Event;
 use proto::{SnapshotBegin, SnapshotEnd, SnapshotReason};
@@ -137,7 +137,7 @@ impl Watcher {
     }
 
     fn revision(&self) -> String {
-        self.shared.fleet.feed().name_revision(self.place.cursor())
+        self.shared.fleet.feed().name_revision(self.place.revision())
     }
 }
 
@@ -148,16 +148,16 @@ fn resume(shared: &Shared, text: &str) -> Result<Result<Place, SnapshotReason>, 
     }
     let feed = shared.fleet.feed();
     let unreadable = || invalid::field("resume_after", "is not a revision: give back one that a watch or list told");
-    let (instance, number) = text.split_once(':').ok_or_else(unreadable)?;
-    let number: u64 = number.parse().map_err(|_| unreadable())?;
+    let (instance, revision) = text.split_once(':').ok_or_else(unreadable)?;
+    let revision = Revision::parse(revision).ok_or_else(unreadable)?;
     if instance.is_empty() || !instance.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Err(unreadable());
     }
     if instance != feed.instance() {
         return Ok(Err(SnapshotReason::QueenRestarted));
     }
-    if number > feed.revision() {
+    if revision.cursor > feed.revision() {
         return Err(invalid::field("resume_after", "is a revision that this queen has not reached"));
     }
-    Ok(feed.resume(number).ok_or(SnapshotReason::Compacted))
+    Ok(feed.resume(revision).ok_or(SnapshotReason::Compacted))
 }

@@ -3,7 +3,7 @@
 use super::super::tests::Bench;
 use super::*;
 use crate::fleet::feed::mirror::Mirror;
-use crate::fleet::feed::{Message, Place, Read, TooManyClasses};
+use crate::fleet::feed::{Message, Place, Read, Revision, TooManyClasses};
 use proto::Filter;
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ fn a_resume_into_a_class_is_told_what_the_class_itself_never_showed() {
     let seen = bench.feed.revision();
     bench.put(1, "a", 2);
     assert_eq!(message(&bench, &mut there, &class), None);
-    let (mut resumed, mut mirror) = (bench.feed.resume(seen).unwrap(), Mirror::default());
+    let (mut resumed, mut mirror) = (bench.feed.resume(Revision::at(seen)).unwrap(), Mirror::default());
     bench.tip(&mut resumed, Some(&class), &mut mirror);
     assert_eq!(mirror.workers["box/llm/1"].state, 2);
     bench.put(1, "b", 2);

@@ -1,7 +1,7 @@
 //! What waits while nobody watches, and what may not.
 
 use crate::fleet::Fleet;
-use crate::fleet::feed::{Place, Read, Rhythm};
+use crate::fleet::feed::{Place, Read, Revision, Rhythm};
 use crate::fleet::sample::{SECOND, cpu, fleet, one_hive, row};
 use proto::Batch;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn numbers_wait_while_nobody_watches_and_are_told_to_who_begins_to() {
     assert_eq!(fleet.feed().revision(), known, "numbers are linked for nobody");
     let following = fleet.feed().follow(Rhythm::of(Duration::ZERO), Arc::default());
     fleet.link_waiting(now);
-    let mut place = fleet.feed().resume(known).unwrap();
+    let mut place = fleet.feed().resume(Revision::at(known)).unwrap();
     let [update] = &everything(&fleet, now, &mut place)[..] else { panic!("one update") };
     assert_eq!(
         update.workers.iter().map(|worker| worker.stats.as_ref().unwrap().cpu_pct).collect::<Vec<_>>(),
@@ -71,7 +71,7 @@ fn who_was_seen_by_revision_and_left_while_nobody_watched_is_told_as_gone() {
     session.batch(now, Batch { removed_slots: vec![3], ..Batch::default() }).unwrap();
     let _following = fleet.feed().follow(Rhythm::of(Duration::ZERO), Arc::default());
     fleet.link_waiting(now);
-    let mut place = fleet.feed().resume(listed).unwrap();
+    let mut place = fleet.feed().resume(Revision::at(listed)).unwrap();
     assert_eq!(everything(&fleet, now, &mut place)[0].removed_workers, ["box/llm/3"]);
 }
 
