@@ -4,7 +4,7 @@
 use crate::plain;
 use bytes::{BufMut, Bytes, BytesMut};
 use cli::simulate::{Random, first, gpu_uuid, next, spec};
-use common::columns::{Change, Quanta, encode};
+use common::columns::{Change, Quanta, encode, pack};
 use prost::Message;
 use proto::push_telemetry_request::Frame;
 use proto::{Batch, Gpu, Hive, ProcessStats, Snapshot, WorkerRow, WorkerSpec, WorkerState};
@@ -181,15 +181,14 @@ impl Load {
 
     /// What a watcher of ours is told of a batch, as bytes: for carriers that carry anything.
     pub fn update(&self) -> Vec<u8> {
-        let worker = |(spec, stats): (&WorkerSpec, &ProcessStats)| proto::Worker {
-            spec: Some(spec.clone()),
-            stats: Some(stats.clone()),
-            state: WorkerState::Running.into(),
-            freshness: proto::Freshness::Live.into(),
-            ..proto::Worker::default()
+        let states: Vec<Quanta> = self.states[0].iter().map(Quanta::of).collect();
+        let columns = proto::Columns::decode(pack((1..).zip(&states)).as_slice()).ok();
+        let beat = proto::HiveBeat {
+            hive: self.name.clone(),
+            sampled_at: Some(common::timestamp(SystemTime::now())),
+            sequence: 1,
         };
-        let workers = self.specs.iter().zip(&self.states[0]).map(worker).collect();
-        proto::Update { workers, ..proto::Update::default() }.encode_to_vec()
+        proto::Update { revision: "queen:1".into(), columns, beats: vec![beat], ..proto::Update::default() }.encode_to_vec()
     }
 }
 

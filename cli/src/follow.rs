@@ -5,6 +5,7 @@ use crate::connect::{self, told};
 use crate::failure::Failure;
 use crate::terminal;
 use common::Backoff;
+use common::told::Told;
 use proto::watch_response::Event;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +20,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub struct Follow<'a> {
     global: &'a Global,
     request: proto::WatchRequest,
+    told: Told,
     stream: Option<Streaming<proto::WatchResponse>>,
     backoff: Backoff,
     patience: Duration,
@@ -28,11 +30,14 @@ pub struct Follow<'a> {
 
 impl<'a> Follow<'a> {
     /// Opens the watch. Only this first time a queen that does not answer is an error.
-    pub async fn open(global: &'a Global, request: proto::WatchRequest) -> Result<Self, Failure> {
+    pub async fn open(global: &'a Global, mut request: proto::WatchRequest) -> Result<Self, Failure> {
+        // Whoever goes on with somebody else's revision does not know which worker has which slot.
+        request.columns = request.resume_after.is_empty();
         let stream = connect_once(global, &request).await?;
         Ok(Self {
             global,
             request,
+            told: Told::default(),
             stream: Some(stream),
             backoff: Backoff::default(),
             patience: SILENCE,
@@ -52,10 +57,16 @@ impl<'a> Follow<'a> {
                 continue;
             };
             match tokio::time::timeout(self.patience, stream.message()).await {
-                Ok(Ok(Some(message))) => {
-                    self.note(&message);
-                    return Ok(message);
-                }
+                Ok(Ok(Some(mut message))) => match self.told.take(&mut message) {
+                    Ok(()) => {
+                        self.note(&message);
+                        return Ok(message);
+                    }
+                    Err(error) => {
+                        self.request.resume_after.clear();
+                        self.lost(&error.to_string());
+                    }
+                },
                 Ok(Ok(None)) => self.lost("it ended the stream"),
                 Ok(Err(status)) if is_final(&status) => return Err(connect::refused("watch", &status)),
                 Ok(Err(status)) => self.lost(&told(&status)),

@@ -12,6 +12,7 @@ pub mod stop;
 mod time;
 pub mod tls;
 pub mod token;
+pub mod told;
 pub mod trace;
 pub mod tunnel;
 pub mod vram;

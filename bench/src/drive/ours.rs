@@ -3,6 +3,7 @@
 use super::{Counts, Pacing};
 use crate::fleet::Load;
 use bytes::{Buf, BufMut, Bytes};
+use common::columns::Room;
 use common::wire::{Value, fields};
 use prost::Message;
 use proto::hive_service_client::HiveServiceClient;
@@ -16,10 +17,11 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-/// `WatchResponse.update`, `Update.workers`, `Update.beats`, `HiveBeat.sampled_at`.
+/// `WatchResponse.update`, `Update.workers`, `Update.beats`, `Update.columns`, `HiveBeat.sampled_at`.
 const UPDATE: u32 = 2;
 const WORKERS: u32 = 2;
 const BEATS: u32 = 6;
+const COLUMNS: u32 = 8;
 const SAMPLED_AT: u32 = 2;
 
 /// What a watcher that does not read has room for, in bytes.
@@ -67,13 +69,17 @@ pub async fn push(address: String, load: Load, mut pace: Pacing, counts: Arc<Cou
 }
 
 pub async fn watch(address: String, counts: Arc<Counts>, class: Duration, timed: bool) {
-    let mut messages = open(connect(&address).await, class).await;
+    let (mut messages, mut room) = (open(connect(&address).await, class).await, Room::default());
     while let Some(Ok(message)) = messages.next().await {
         let mut workers = 0;
         for (_, update) in parts(&message).filter(|(number, _)| *number == UPDATE) {
             for (number, part) in parts(update) {
                 match number {
                     WORKERS => workers += 1,
+                    COLUMNS => {
+                        room.read(part).expect("columns that can be read");
+                        workers += room.slots().len() as u64;
+                    }
                     BEATS if timed && counts.times() => counts.time(sampled(part)),
                     _ => {}
                 }
@@ -86,7 +92,8 @@ pub async fn watch(address: String, counts: Arc<Counts>, class: Duration, timed:
 async fn open(channel: Channel, class: Duration) -> Streaming<Bytes> {
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(64 << 20);
     grpc.ready().await.expect("a channel");
-    let request = WatchRequest { min_interval: Some(common::duration(class)), ..WatchRequest::default() };
+    let min_interval = Some(common::duration(class));
+    let request = WatchRequest { min_interval, columns: true, ..WatchRequest::default() };
     let path = http::uri::PathAndQuery::from_static("/rbee.v1.FleetService/Watch");
     let request = Request::new(tokio_stream::once(Bytes::from(request.encode_to_vec())));
     grpc.streaming(request, path, AsTheyAre).await.expect("watch").into_inner()

@@ -48,6 +48,11 @@ pub const NAMES: [&str; FIELDS] = [
     "readiness",
 ];
 
+/// Their numbers in `ProcessStats`, in the same order.
+pub const FIELD_NUMBERS: [u32; FIELDS] = [
+    1, 2, 3, 4, 5, 7, 8, 9, 12, 11, 13, 15, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+];
+
 /// Values of a field are below this.
 pub fn limit(field: usize) -> i64 {
     match field {
@@ -169,6 +174,42 @@ pub fn write_one(field: usize, value: Option<i64>, stats: &mut ProcessStats) {
     }
 }
 
+/// Bit i: the rows do not have the same in field i.
+pub fn differing(a: &ProcessStats, b: &ProcessStats) -> u32 {
+    let same = [
+        a.cpu_pct == b.cpu_pct,
+        a.memory_current_bytes == b.memory_current_bytes,
+        a.rss_bytes == b.rss_bytes,
+        a.io_read_bytes_per_second == b.io_read_bytes_per_second,
+        a.io_write_bytes_per_second == b.io_write_bytes_per_second,
+        a.gpu_util_pct == b.gpu_util_pct,
+        a.vram_bytes == b.vram_bytes,
+        a.vram_total_bytes == b.vram_total_bytes,
+        a.process_count == b.process_count,
+        a.gpu_sample_state == b.gpu_sample_state,
+        a.activity == b.activity,
+        a.activity_basis == b.activity_basis,
+        a.idle_since == b.idle_since,
+        a.anon_bytes == b.anon_bytes,
+        a.working_set_bytes == b.working_set_bytes,
+        a.memory_peak_bytes == b.memory_peak_bytes,
+        a.swap_bytes == b.swap_bytes,
+        a.cpu_throttled_pct == b.cpu_throttled_pct,
+        a.cpu_pressure_pct == b.cpu_pressure_pct,
+        a.memory_pressure_pct == b.memory_pressure_pct,
+        a.io_pressure_pct == b.io_pressure_pct,
+        a.task_count == b.task_count,
+        a.oom_kills == b.oom_kills,
+        a.engine_sample_state == b.engine_sample_state,
+        a.requests_running == b.requests_running,
+        a.requests_waiting == b.requests_waiting,
+        a.kv_cache_pct == b.kv_cache_pct,
+        a.tokens_per_second == b.tokens_per_second,
+        a.readiness == b.readiness,
+    ];
+    same.iter().enumerate().fold(0, |bits, (field, same)| bits | u32::from(!same) << field)
+}
+
 /// Milliseconds since the Unix epoch as the wire has instants.
 fn instant(ms: i64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: ms.div_euclid(1_000), nanos: (ms.rem_euclid(1_000) * 1_000_000) as i32 }
@@ -233,6 +274,7 @@ fn named(number: i32) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message;
 
     #[test]
     fn every_number_that_can_lie_is_dropped_when_it_does() {
@@ -270,6 +312,16 @@ mod tests {
     }
 
     /// Every field gets a value of its own here; one that `read`, `write` or `column` mixes up with another shows.
+    #[test]
+    fn every_field_has_its_number_and_differs_alone() {
+        for field in 0..FIELDS {
+            let mut stats = ProcessStats::default();
+            write_one(field, Some(1), &mut stats);
+            let (key, _) = prost::encoding::decode_key(&mut stats.encode_to_vec().as_slice()).unwrap();
+            assert_eq!((key, differing(&stats, &ProcessStats::default())), (FIELD_NUMBERS[field], 1 << field));
+        }
+    }
+
     #[test]
     fn every_field_comes_back_where_it_was() {
         let mut stats = ProcessStats::default();

@@ -2,9 +2,11 @@
 //! hold the last [`Quanta`] of every slot; a batch makes sense only against the state that its sender held.
 
 mod fields;
+mod pack;
 mod room;
 
-pub use fields::FIELDS;
+pub use fields::{FIELDS, FIELD_NUMBERS};
+pub use pack::{pack, packed_len, unpack};
 pub use room::{ReadError, Room, Step};
 
 use fields::NAMES;
@@ -64,6 +66,21 @@ impl Quanta {
     pub fn of_believed(stats: &mut ProcessStats) -> (Self, u64) {
         let dropped = fields::drop_lies(stats);
         (Self::of(stats), dropped)
+    }
+
+    /// Only the fields whose bits are set.
+    pub fn only(mut self, fields: u32) -> Self {
+        for field in (0..FIELDS).filter(|field| fields >> field & 1 == 0) {
+            self.set(field, None);
+        }
+        self
+    }
+
+    /// Those fields of a row, as bits, that it does not say as it stands: the row has them more exactly.
+    pub fn inexact(&self, stats: &ProcessStats) -> u32 {
+        let mut said = ProcessStats { gpus: Vec::new(), ..*stats };
+        self.write(&mut said);
+        fields::differing(&said, stats)
     }
 
     fn get(&self, field: usize) -> Option<i64> {

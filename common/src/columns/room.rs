@@ -51,10 +51,8 @@ pub struct Room {
 /// What a worker's differences did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// Some number is another one now.
-    pub changed: bool,
-    /// Whether it is idle, or since when, is among them.
-    pub idleness: bool,
+    /// Bit i: field i is another one now.
+    pub written: u32,
     /// Numbers that were dropped because they cannot be true; those fields are absent now.
     pub dropped: u64,
 }
@@ -63,8 +61,17 @@ impl Step {
     #[inline]
     fn write(&mut self, field: usize, value: Option<i64>, stats: &mut ProcessStats) {
         fields::write_one(field, value, stats);
-        self.changed = true;
-        self.idleness |= IDLENESS >> field & 1 == 1;
+        self.written |= 1 << field;
+    }
+
+    /// Some number is another one now.
+    pub fn changed(self) -> bool {
+        self.written != 0
+    }
+
+    /// Whether it is idle, or since when, is among them.
+    pub fn idleness(self) -> bool {
+        self.written & IDLENESS != 0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Spec;
 use super::age::{Arrivals, Limits, Pardon};
-use super::feed::{Feed, Key};
+use super::feed::{Feed, Key, slot};
 use super::index::{Index, Seat};
 use super::row::Checked;
 use super::slots::{Pending, Slots, Synced};
@@ -32,6 +32,8 @@ pub struct KnownWorker {
     pub state: i32,
     pub stats: Option<ProcessStats>,
     pub quanta: Quanta,
+    /// Bit i: `stats` has field i more exactly than `quanta`.
+    inexact: u32,
     /// Its only GPU has the numbers that it has itself.
     sole_gpu: bool,
     /// When its last good sample was made.
@@ -53,6 +55,11 @@ pub struct KnownWorker {
 impl KnownWorker {
     pub fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
         limits.freshness(pardon.silence(self.good.unwrap_or(self.known), now))
+    }
+
+    /// What it is called in columns; 0 where no watch knows it yet.
+    pub fn slot(&self) -> u32 {
+        self.key.map_or(0, slot)
     }
 
     /// Call when `stats` has been written anew. `idle_for` is what the hive's own clock says.
@@ -229,7 +236,7 @@ impl KnownHive {
             (worker.state, worker.spec) = (row.state, row.spec);
             (worker.dirty, worker.refiltered) = (true, true);
         }
-        worker.quanta = row.quanta;
+        (worker.quanta, worker.inexact) = (row.quanta, row.inexact);
         worker.sole_gpu = false;
         if worker.stats != row.stats {
             let before = std::mem::replace(&mut worker.stats, row.stats);
@@ -256,6 +263,7 @@ impl KnownHive {
             state: row.state,
             stats: None,
             quanta: Quanta::default(),
+            inexact: 0,
             sole_gpu: false,
             good: None,
             known: now,

@@ -12,6 +12,8 @@ pub(super) const HIVES: u32 = 3;
 const REMOVED_WORKERS: u32 = 4;
 const REMOVED_HIVES: u32 = 5;
 pub(super) const BEATS: u32 = 6;
+const COLUMNS: u32 = 8;
+const GPUS: u32 = 9;
 
 /// Fields of `Worker`.
 const SPEC: u32 = 1;
@@ -19,6 +21,7 @@ const STATS: u32 = 2;
 const STATE: u32 = 3;
 const FRESHNESS: u32 = 5;
 const RESERVATION: u32 = 6;
+const SLOT: u32 = 7;
 
 /// Appends field key and length of a message, string or bytes.
 pub fn open(field: u32, length: usize, into: &mut BytesMut) {
@@ -39,16 +42,27 @@ fn whole<M: Message>(field: u32, message: &M) -> Bytes {
     bytes.freeze()
 }
 
-/// A worker, from its spec as bytes and the rest; `held` is the reservation that holds it, or empty. Age and uptime are
-/// left out: they would change in an idle fleet.
-pub fn worker(spec: &[u8], stats: Option<&ProcessStats>, state: i32, freshness: Freshness, held: &str) -> Bytes {
+/// A worker, from its spec as bytes and the rest; `held` is the reservation that holds it, or empty; a slot of 0 is none.
+/// Age and uptime are left out: they would change in an idle fleet.
+pub fn worker(
+    spec: &[u8],
+    stats: Option<&ProcessStats>,
+    state: i32,
+    freshness: Freshness,
+    held: &str,
+    slot: u32,
+) -> Bytes {
     // Enums travel as sign-extended varints; one that this queen does not know yet is passed on as it came.
     let numbers = [(STATE, i64::from(state) as u64), (FRESHNESS, freshness as u64)];
     let stats_len = stats.map(Message::encoded_len);
     let numbers_len: usize = numbers.iter().map(|(field, value)| key_len(*field) + encoded_len_varint(*value)).sum();
     let held_len = if held.is_empty() { 0 } else { field_len(RESERVATION, held.len()) };
-    let length =
-        field_len(SPEC, spec.len()) + stats_len.map_or(0, |len| field_len(STATS, len)) + numbers_len + held_len;
+    let slot_len = if slot == 0 { 0 } else { key_len(SLOT) + encoded_len_varint(slot.into()) };
+    let length = field_len(SPEC, spec.len())
+        + stats_len.map_or(0, |len| field_len(STATS, len))
+        + numbers_len
+        + held_len
+        + slot_len;
     let mut bytes = BytesMut::with_capacity(field_len(WORKERS, length));
     open(WORKERS, length, &mut bytes);
     open(SPEC, spec.len(), &mut bytes);
@@ -65,7 +79,24 @@ pub fn worker(spec: &[u8], stats: Option<&ProcessStats>, state: i32, freshness: 
         open(RESERVATION, held.len(), &mut bytes);
         bytes.extend_from_slice(held.as_bytes());
     }
+    if slot != 0 {
+        encode_key(SLOT, WireType::Varint, &mut bytes);
+        encode_varint(slot.into(), &mut bytes);
+    }
     bytes.freeze()
+}
+
+/// Numbers of workers, as a `Columns` message.
+pub fn columns(message: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(field_len(COLUMNS, message.len()));
+    open(COLUMNS, message.len(), &mut bytes);
+    bytes.extend_from_slice(message);
+    bytes.freeze()
+}
+
+/// Numbers of one worker's GPUs.
+pub fn gpus(gpus: &proto::SlotGpus) -> Bytes {
+    whole(GPUS, gpus)
 }
 
 /// A hive.
@@ -98,8 +129,8 @@ mod tests {
             WorkerSpec { hive: "box".into(), group: "llm".into(), instance: "8080".into(), ..Default::default() };
         let stats = ProcessStats { cpu_pct: Some(12.5), ..ProcessStats::default() };
         let mut bytes = BytesMut::new();
-        bytes.extend(worker(&spec.encode_to_vec(), Some(&stats), WorkerState::Running.into(), Freshness::Live, "r1"));
-        bytes.extend(worker(&spec.encode_to_vec(), None, -1, Freshness::Lost, ""));
+        bytes.extend(worker(&spec.encode_to_vec(), Some(&stats), WorkerState::Running.into(), Freshness::Live, "r1", 9));
+        bytes.extend(worker(&spec.encode_to_vec(), None, -1, Freshness::Lost, "", 0));
         bytes.extend(removal("box/llm/1", true));
         bytes.extend(removal("box", false));
         bytes.extend(beat(&HiveBeat { hive: "box".into(), sequence: 7, sampled_at: None }));
@@ -111,6 +142,7 @@ mod tests {
             freshness: Freshness::Live.into(),
             age: None,
             reservation: "r1".into(),
+            slot: 9,
         };
         let bare = Worker { spec: Some(spec), state: -1, freshness: Freshness::Lost.into(), ..Worker::default() };
         assert_eq!(update.workers, vec![full, bare]);

@@ -30,6 +30,8 @@ pub struct Checked {
     pub stats: Option<ProcessStats>,
     /// The same as columns count them.
     pub quanta: Quanta,
+    /// Bit i: the row says field i more exactly than `quanta`.
+    pub inexact: u32,
     /// How many numbers were left out.
     pub dropped: u64,
 }
@@ -59,7 +61,8 @@ pub fn check(hive: &HiveId, row: WorkerRow) -> Result<Checked, Refusal> {
         None => (Quanta::default(), 0),
     };
     let dropped = dropped + u64::from(untimely);
-    Ok(Checked { slot: row.slot, id, spec: Arc::new(spec), state: row.state, stats, quanta, dropped })
+    let inexact = stats.as_ref().map_or(0, |stats| quanta.inexact(stats));
+    Ok(Checked { slot: row.slot, id, spec: Arc::new(spec), state: row.state, stats, quanta, inexact, dropped })
 }
 
 /// Takes numbers that cannot be true out of a row, and counts them. The uptime goes too: it is told from the start

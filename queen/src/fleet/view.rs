@@ -198,6 +198,7 @@ impl<'a> Seen<'a> {
             stats.uptime = self.uptime().map(common::duration);
         }
         proto::Worker {
+            slot: self.worker.slot(),
             spec: None,
             stats,
             state: self.worker.state,

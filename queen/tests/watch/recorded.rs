@@ -2,6 +2,7 @@
 
 use crate::harness::{PATIENCE, Running};
 use crate::histories::{Client, History, Moment};
+use common::told::Told;
 use proto::fleet_service_client::FleetServiceClient;
 use proto::watch_response::Event;
 use proto::{WatchRequest, WatchResponse};
@@ -13,6 +14,7 @@ use tonic::transport::Channel;
 pub struct Recorded {
     pub history: History,
     pub client: Client,
+    told: Told,
     request: WatchRequest,
     began: Instant,
     stream: Option<Streaming<WatchResponse>>,
@@ -21,7 +23,7 @@ pub struct Recorded {
 impl Recorded {
     pub fn new(request: WatchRequest) -> Self {
         let (history, client) = (History::default(), Client::default());
-        Self { history, client, request, began: Instant::now(), stream: None }
+        Self { history, client, told: Told::default(), request, began: Instant::now(), stream: None }
     }
 
     fn note(&mut self, moment: Moment) {
@@ -54,11 +56,12 @@ impl Recorded {
     /// Reads one message; `None` when the stream ended.
     pub async fn read(&mut self) -> Option<Event> {
         let message = self.stream.as_mut()?.message().await.ok().flatten();
-        let Some(message) = message else {
+        let Some(mut message) = message else {
             self.note(Moment::Ended);
             self.stream = None;
             return None;
         };
+        self.told.take(&mut message).unwrap();
         let event = message.event.clone();
         self.note(Moment::Heard(Box::new(message)));
         event

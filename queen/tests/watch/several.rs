@@ -16,7 +16,7 @@ async fn listed(queen: &Running) -> BTreeMap<String, Object> {
     let hives = client.list_hives(ListHivesRequest::default()).await.unwrap().into_inner().hives;
     // What is derived where it is shown is no part of what is watched.
     let workers = workers.into_iter().map(|mut worker| {
-        worker.age = None;
+        (worker.age, worker.slot) = (None, 0);
         if let Some(stats) = &mut worker.stats {
             stats.uptime = None;
         }

@@ -127,7 +127,7 @@ async fn w6_a_sleeper_among_100_ends_in_the_right_state_and_delays_nobody() {
     tokio::time::sleep(span).await;
     let (without, before) = (p99(&delays), resident_bytes());
 
-    let mut sleeper = Recorded::new(WatchRequest::default());
+    let mut sleeper = Recorded::new(WatchRequest { columns: true, ..WatchRequest::default() });
     sleeper.open(narrow(queen.address).await).await;
     for _ in 0..times {
         sleeper.read_for(read).await;

@@ -79,8 +79,9 @@ impl Client {
     }
 }
 
-/// The objects that an update tells of.
+/// The objects that an update tells of. Slots are names for columns, which have become workers by now.
 pub fn told(update: &proto::Update) -> impl Iterator<Item = Object> {
-    let workers = update.workers.iter().map(|worker| Object::Worker(Box::new(worker.clone())));
+    let unnamed = |worker: &Worker| Worker { slot: 0, ..worker.clone() };
+    let workers = update.workers.iter().map(move |worker| Object::Worker(Box::new(unnamed(worker))));
     workers.chain(update.hives.iter().map(|hive| Object::Hive(Box::new(hive.clone()))))
 }

@@ -2,7 +2,7 @@
 //! follows the index like a watcher and keeps what it shows in an index of its own, under the same revisions.
 
 use super::list::{Key, Ordered};
-use super::page::SCAN;
+use super::page::{Part, Place, SCAN};
 use super::shelf::Shelf;
 use super::wanted::Wanted;
 use super::{Inner, Object, TOMBSTONES_MIN};
@@ -18,12 +18,16 @@ const NONE: Key = Key::MAX;
 pub(super) struct Shown {
     /// The object's key in the index.
     source: Key,
-    /// As it stands in an update; a removal once `gone`.
-    pub bytes: Bytes,
+    /// The revision of the index at which it was last looked at.
+    seen: u64,
+    /// As it stands in an update; a removal once `gone`. `None`: as the index has it, if it is still as it was seen.
+    bytes: Option<Bytes>,
     /// It left the class.
-    pub gone: bool,
+    gone: bool,
     /// The revision at which it was first shown: a cursor before it cannot have seen it.
-    pub created: u64,
+    created: u64,
+    /// The revision at which more than its numbers were news.
+    whole: u64,
     /// The number of its present state among all that the class has shown.
     pub state: u64,
 }
@@ -65,6 +69,22 @@ impl Class {
     }
 }
 
+impl Shown {
+    /// What a reader at this place must be told, if anything. Not what the index has already moved on: that comes with a
+    /// later page, and until then its reader is not whole.
+    pub fn part(&self, inner: &Inner, place: &Place, wanted: &Wanted) -> Option<Part> {
+        let whole = |bytes: &Bytes| Part::Whole(bytes.clone());
+        if self.gone {
+            return self.bytes.as_ref().filter(|_| self.created <= place.cursor()).map(whole);
+        }
+        let unmoved = inner.objects.number(self.source) == Some(self.seen);
+        let telling = inner.objects.get(self.source).filter(|_| unmoved).map(|object| &object.bytes);
+        let numbers = wanted.columns.filter(|_| self.whole <= place.revision().whole);
+        let row = numbers.and_then(|numbers| telling?.row(numbers)).map(Part::Numbers);
+        row.or_else(|| self.bytes.as_ref().map(whole)).or_else(|| telling.map(|telling| whole(telling)))
+    }
+}
+
 impl View {
     /// Reads on in the index, but no more than one page may.
     pub fn advance(&mut self, inner: &Inner, wanted: &Wanted) {
@@ -85,25 +105,30 @@ impl View {
     }
 
     fn take(&mut self, key: Key, revision: u64, object: &Object, wanted: &Wanted) {
-        let bytes = (!object.gone && wanted.matches(&object.subject)).then(|| wanted.cut(&object.bytes));
+        let there = !object.gone && wanted.matches(&object.subject);
+        let bytes = there.then(|| (!wanted.can_wait(&object.bytes)).then(|| wanted.cut(&object.bytes)));
         let place = self.places.get(key as usize).copied().unwrap_or(NONE);
         let state = self.states + 1;
         match (self.objects.get_mut(place), bytes) {
             (Some(shown), Some(bytes)) => {
+                let whole = shown.gone || object.detailed > shown.seen;
+                shown.seen = revision;
                 // What the mask hides is no news.
-                if !shown.gone && shown.bytes == bytes {
+                if !shown.gone && bytes.is_some() && shown.bytes == bytes {
                     return;
                 }
                 (shown.bytes, shown.gone, shown.state) = (bytes, false, state);
+                shown.whole = if whole { revision } else { shown.whole };
                 self.objects.advance(place, revision);
             }
             (Some(shown), None) if !shown.gone => {
-                (shown.bytes, shown.gone, shown.state) = (object.subject.removal(), true, state);
+                (shown.bytes, shown.gone, shown.state) = (Some(object.subject.removal()), true, state);
                 self.objects.advance(place, revision);
                 self.left(revision, place);
             }
             (None, Some(bytes)) => {
-                let shown = Shown { source: key, bytes, gone: false, created: revision, state };
+                let (seen, created, whole) = (revision, revision, revision);
+                let shown = Shown { source: key, seen, bytes, gone: false, created, whole, state };
                 let place = self.objects.push(revision, shown);
                 if self.places.len() <= key as usize {
                     self.places.resize(key as usize + 1, NONE);

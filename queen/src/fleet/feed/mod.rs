@@ -10,6 +10,7 @@ mod message;
 pub(crate) mod mirror;
 #[cfg(test)]
 mod model;
+mod numbers;
 mod page;
 mod revision;
 mod shelf;
@@ -23,6 +24,7 @@ pub use classes::TooManyClasses;
 pub use followers::{Bell, Following, INTERVALS, Rhythm, Why};
 pub use list::Key;
 pub use message::Message;
+pub use numbers::{Numbers, slot};
 pub use page::{Place, Read};
 pub use revision::Revision;
 pub use sizes::{Sizes, Told};
@@ -96,6 +98,8 @@ struct Object {
     created: u64,
     /// The revision at which a field that filters look at last changed.
     refiltered: u64,
+    /// The revision at which more than its numbers last changed.
+    detailed: u64,
     /// The revision before the present one.
     prior: u64,
 }
@@ -114,8 +118,13 @@ struct Inner {
 
 impl Inner {
     fn begin(&mut self, revision: u64, subject: Subject, bytes: Telling) -> Key {
-        let object = Object { subject, bytes, gone: false, created: revision, refiltered: revision, prior: 0 };
-        self.objects.push(revision, object)
+        let (created, refiltered, detailed) = (revision, revision, revision);
+        let object = Object { subject, bytes, gone: false, created, refiltered, detailed, prior: 0 };
+        let key = self.objects.push(revision, object);
+        if let Some(object) = self.objects.get_mut(key) {
+            object.bytes.name(slot(key));
+        }
+        key
     }
 
     fn forget(&mut self, now: Instant) {
@@ -231,6 +240,7 @@ impl Writer<'_> {
         match self.advance(key, || subject.name(), refiltered) {
             Ok((key, object)) => {
                 (object.subject, object.bytes) = (subject, bytes.into());
+                self.detail(key, true);
                 key
             }
             Err(revision) => self.inner.begin(revision, subject, bytes.into()),
@@ -245,17 +255,28 @@ impl Writer<'_> {
                 if news.refiltered {
                     object.subject = subject();
                 }
-                object.bytes.renew(news);
+                let detailed = object.bytes.renew(news, slot(key));
+                self.detail(key, detailed);
                 key
             }
             Err(revision) => self.inner.begin(revision, subject(), Telling::worker(news)),
         }
     }
 
+    /// Notes that more than numbers changed.
+    fn detail(&mut self, key: Key, detailed: bool) {
+        if let Some(revision) = self.inner.objects.number(key).filter(|_| detailed)
+            && let Some(object) = self.inner.objects.get_mut(key)
+        {
+            object.detailed = revision;
+        }
+    }
+
     /// Adds what was left out when an object was linked, before anybody has read it: it is the same state.
     pub fn fill(&mut self, key: Key, news: &News<'_>) {
         if let Some(object) = self.inner.objects.get_mut(key).filter(|object| !object.gone) {
-            object.bytes.renew(news);
+            let detailed = object.bytes.renew(news, slot(key));
+            self.detail(key, detailed);
         }
     }
 

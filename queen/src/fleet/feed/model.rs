@@ -4,18 +4,19 @@
 use super::*;
 use crate::fleet::{Mask, object};
 use crate::histories::{Client, History, Lens, Log, Object as Seen, check, no_repeats, reached, revision};
+use common::columns::Quanta;
+use common::told::Told;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use prost::Message;
 use proto::watch_response::Event;
 use proto::{Bookmark, Freshness, Hive, ProcessStats, SnapshotBegin, SnapshotEnd, SnapshotReason};
-use proto::{Update, WatchResponse, Worker, WorkerSpec};
+use proto::{GpuUse, Update, WatchResponse, Worker, WorkerSpec};
 use std::collections::BTreeMap;
 
 /// Cases in the short form, and with `LONG=1`.
 const CASES: (u32, u32) = (100, 20_000);
 /// Watchers in each case, one for each wish and a second one for some.
-const WATCHERS: usize = 9;
+const WATCHERS: usize = 13;
 /// Far more than everything there is takes.
 const PAGES: usize = 10_000;
 /// So many workers that come and go make the index forget.
@@ -59,12 +60,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-const WISHES: usize = 6;
+const WISHES: usize = 9;
 
-/// What there is to wish for; the queen's words for it.
+/// What there is to wish for; the queen's words for it. The last ones are told numbers in columns.
 fn wanted(wish: usize) -> Wanted {
     let model = |model: &str| Some(Filter { model: model.into(), ..Filter::default() });
-    let (filter, paths): (_, &[&str]) = match wish {
+    let (plain, columns) = (plain(wish), plain(wish) != wish);
+    let (filter, paths): (_, &[&str]) = match plain {
         0 => (None, &[]),
         1 => (model("a"), &[]),
         2 => (Some(Filter { state: 2, ..Filter::default() }), &[]),
@@ -73,7 +75,17 @@ fn wanted(wish: usize) -> Wanted {
         _ => (Some(Filter { hive: "h1".into(), ..Filter::default() }), &["workers.spec.model", "beats"]),
     };
     let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-    Wanted { filter, mask: Mask::compile(&paths).unwrap() }
+    Wanted::new(filter, Mask::compile(&paths).unwrap(), columns)
+}
+
+/// The wish for the same without columns.
+fn plain(wish: usize) -> usize {
+    match wish {
+        6 => 0,
+        7 => 1,
+        8 => 4,
+        plain => plain,
+    }
 }
 
 /// The same in the checkers' words.
@@ -84,6 +96,7 @@ fn lens(wish: usize, object: &Seen) -> Option<Seen> {
         WorkerSpec { hive: spec.hive, group: spec.group, instance: spec.instance, ..WorkerSpec::default() }
     };
     let told = |worker: Worker| Some(Seen::Worker(Box::new(worker)));
+    let wish = plain(wish);
     match object {
         Seen::Worker(worker) => match wish {
             1 if !is(worker, "a") => None,
@@ -110,11 +123,19 @@ fn lens(wish: usize, object: &Seen) -> Option<Seen> {
     }
 }
 
+/// What an object is.
+#[derive(Clone)]
+enum State {
+    Worker { spec: Arc<Spec>, state: i32, stats: ProcessStats },
+    Hive(Hive),
+}
+
 struct Reader {
     wish: usize,
     class: Option<Arc<Class>>,
     place: Place,
     history: History,
+    told: Told,
     open: bool,
     in_snapshot: bool,
 }
@@ -124,7 +145,7 @@ struct Model {
     runs: u32,
     now: Instant,
     keys: BTreeMap<String, Key>,
-    objects: BTreeMap<String, (Subject, Bytes)>,
+    objects: BTreeMap<String, State>,
     beats: BTreeMap<String, Key>,
     log: Log,
     readers: Vec<Reader>,
@@ -138,6 +159,7 @@ impl Model {
             class: None,
             place: feed.start(),
             history: History::default(),
+            told: Told::default(),
             open: false,
             in_snapshot: false,
         };
@@ -154,7 +176,7 @@ impl Model {
             Step::Remove { name } => self.remove(&format!("h{}", name - 8)),
             Step::Hive { name, hostname } => {
                 let hive = Hive { id: format!("h{name}"), hostname: hostname.to_string(), ..Hive::default() };
-                self.put(Subject::Hive { id: Arc::from(hive.id.as_str()) }, object::hive(&hive));
+                self.put(&hive.id.clone(), State::Hive(hive));
             }
             Step::Beat { name } => {
                 let hive = format!("h{name}");
@@ -179,7 +201,7 @@ impl Model {
             Step::Open { watcher, wish } => {
                 self.judge(watcher);
                 let reader = &mut self.readers[watcher];
-                (reader.wish, reader.history) = (wish, History::default());
+                (reader.wish, reader.history, reader.told) = (wish, History::default(), Told::default());
                 self.open(watcher);
             }
             Step::Resume { watcher } => self.open(watcher),
@@ -196,31 +218,38 @@ impl Model {
             model: Some(["a", "b", "c"][usize::from(model)].into()),
             ..WorkerSpec::default()
         };
-        let stats = ProcessStats { cpu_pct: Some(cpu.into()), ..ProcessStats::default() };
-        let bytes = object::worker(&spec.encode_to_vec(), Some(&stats), state, Freshness::Live, "");
-        self.put(Subject::Worker { spec: Arc::new(Spec::of(&spec)), state }, bytes);
+        let spec = Arc::new(Spec::of(&spec));
+        self.put(&worker_name(name), State::Worker { spec, state, stats: stats(name, cpu) });
     }
 
     /// Nothing of a worker changes but its numbers.
     fn sample(&mut self, name: u32, cpu: u8) {
-        let Some((Subject::Worker { spec, state }, _)) = self.objects.get(&worker_name(name)) else { return };
-        let (spec, state) = (Arc::clone(spec), *state);
-        let stats = ProcessStats { cpu_pct: Some(cpu.into()), ..ProcessStats::default() };
-        let bytes = object::worker(spec.bytes(), Some(&stats), state, Freshness::Live, "");
-        self.put(Subject::Worker { spec, state }, bytes);
+        let Some(State::Worker { spec, state, .. }) = self.objects.get(&worker_name(name)).cloned() else { return };
+        self.put(&worker_name(name), State::Worker { spec, state, stats: stats(name, cpu) });
     }
 
-    fn put(&mut self, subject: Subject, bytes: Bytes) {
-        let name = subject.name();
-        let refiltered = self.objects.get(&name).is_none_or(|(before, _)| !same_to_filters(before, &subject));
-        let key =
-            self.feed.write(self.now).put(self.keys.get(&name).copied(), subject.clone(), bytes.clone(), refiltered);
-        self.keys.insert(name.clone(), key);
-        let told = Update::decode(bytes.clone()).unwrap();
-        self.objects.insert(name.clone(), (subject, bytes));
-        let worker = told.workers.into_iter().map(|worker| Seen::Worker(Box::new(worker))).next();
-        let state = worker.or_else(|| told.hives.into_iter().map(|hive| Seen::Hive(Box::new(hive))).next());
-        self.log.note(self.feed.instance(), self.feed.revision(), &name, state);
+    fn put(&mut self, name: &str, state: State) {
+        let key = self.keys.get(name).copied();
+        let before = self.objects.get(name);
+        let mut writer = self.feed.write(self.now);
+        let key = match &state {
+            State::Worker { spec, state, stats } => {
+                let same = matches!(before, Some(State::Worker { spec: s, state: t, .. }) if s == spec && t == state);
+                let (freshness, held, refiltered) = (Freshness::Live, None, !same);
+                let exact = Quanta::of(stats).inexact(stats) == 0;
+                let news = News { spec, stats: Some(stats), state: *state, freshness, held, refiltered, exact };
+                writer.put_worker(key, &news)
+            }
+            State::Hive(hive) => {
+                let subject = Subject::Hive { id: Arc::from(name) };
+                writer.put(key, subject, object::hive(hive), before.is_none())
+            }
+        };
+        drop(writer);
+        self.keys.insert(name.to_owned(), key);
+        let seen = seen(&state);
+        self.objects.insert(name.to_owned(), state);
+        self.log.note(self.feed.instance(), self.feed.revision(), name, Some(seen));
     }
 
     fn remove(&mut self, name: &str) {
@@ -237,16 +266,16 @@ impl Model {
         self.runs += 1;
         self.keys.clear();
         self.beats.clear();
-        for (number, (_, (subject, bytes))) in std::mem::take(&mut self.objects).into_iter().enumerate() {
+        for (number, (name, state)) in std::mem::take(&mut self.objects).into_iter().enumerate() {
             if number >= 8 || lost & (1 << number) == 0 {
-                self.put(subject, bytes);
+                self.put(&name, state);
             }
         }
         self.readers.iter_mut().for_each(|reader| reader.open = false);
     }
 
     fn say(&mut self, watcher: usize, event: Event) {
-        self.readers[watcher].history.heard(Duration::ZERO, WatchResponse { event: Some(event) });
+        self.readers[watcher].hear(WatchResponse { event: Some(event) });
     }
 
     fn begin(&mut self, watcher: usize, reason: SnapshotReason) {
@@ -284,7 +313,10 @@ impl Model {
         let mut update = Update { revision: now.clone(), ..Update::default() };
         for object in self.log.last(self.feed.instance(), &lens).into_values() {
             match object {
-                Seen::Worker(worker) => update.workers.push(*worker),
+                Seen::Worker(worker) => {
+                    let key = self.keys[&Seen::Worker(worker.clone()).name()];
+                    update.workers.push(Worker { slot: slot(key), ..*worker });
+                }
                 Seen::Hive(hive) => update.hives.push(*hive),
             }
         }
@@ -316,7 +348,7 @@ impl Model {
             }
             Read::Page { message, more, later } => {
                 if let Some(message) = message {
-                    reader.history.heard(Duration::ZERO, message.read());
+                    reader.hear(message.read());
                 }
                 if !more && std::mem::take(&mut reader.in_snapshot) {
                     reader.place.end_snapshot();
@@ -333,8 +365,9 @@ impl Model {
         let reader = &self.readers[watcher];
         let lens: Lens<'_> = &|object: &Seen| lens(reader.wish, object);
         let found = check(&reader.history, &self.log, lens);
-        // Without a class, or before it has come into one, a watcher is told of what changed, be it as it was.
-        let found = if reader.wish == 0 { found } else { found.and_then(|()| no_repeats(&reader.history)) };
+        // Without a mask, and without the bytes of what was told before, a watcher is told of what changed, be it as it was.
+        let unmasked = [0, 6, 7].contains(&reader.wish);
+        let found = if unmasked { found } else { found.and_then(|()| no_repeats(&reader.history)) };
         found.unwrap_or_else(|fault| panic!("watcher {watcher}, wish {}: {fault}", reader.wish));
     }
 
@@ -362,11 +395,39 @@ fn worker_name(name: u32) -> String {
     format!("h{}/g/{name}", name % 2)
 }
 
-/// Whether no filter can tell two states apart.
-fn same_to_filters(a: &Subject, b: &Subject) -> bool {
-    match (a, b) {
-        (Subject::Worker { spec: a, state: before }, Subject::Worker { spec: b, state }) => a == b && before == state,
-        _ => true,
+/// Numbers with a CPU use; some workers have a GPU, some two, and one more digits than columns have.
+fn stats(name: u32, cpu: u8) -> ProcessStats {
+    let gpu = |uuid: &str, util_pct| GpuUse { uuid: uuid.into(), util_pct: Some(util_pct), vram_bytes: Some(4096) };
+    let util = f64::from(cpu) + 0.5;
+    let gpus = match name % 4 {
+        0 | 1 => vec![],
+        2 => vec![gpu("one", util)],
+        _ => vec![gpu("one", util), gpu("other", if cpu == 2 { 0.125 } else { 0.0 })],
+    };
+    let sums = (!gpus.is_empty()).then_some((util, 4096 * gpus.len() as u64));
+    let cpu_pct = if name == 1 && cpu == 2 { 1.0 / 3.0 } else { cpu.into() };
+    let (gpu_util_pct, vram_bytes) = sums.unzip();
+    ProcessStats { cpu_pct: Some(cpu_pct), gpu_util_pct, vram_bytes, gpus, ..ProcessStats::default() }
+}
+
+/// A state in the checkers' words.
+fn seen(state: &State) -> Seen {
+    match state {
+        State::Worker { spec, state, stats } => Seen::Worker(Box::new(Worker {
+            spec: Some(spec.whole()),
+            state: *state,
+            stats: Some(stats.clone()),
+            freshness: Freshness::Live.into(),
+            ..Worker::default()
+        })),
+        State::Hive(hive) => Seen::Hive(Box::new(hive.clone())),
+    }
+}
+
+impl Reader {
+    fn hear(&mut self, mut message: WatchResponse) {
+        self.told.take(&mut message).unwrap();
+        self.history.heard(Duration::ZERO, message);
     }
 }
 
@@ -403,6 +464,21 @@ fn who_resumes_in_small_pages_is_told_of_what_left_his_filter_before_the_first_o
     // It leaves the filter, others come, and then it changes again: its newest revision is behind the first page.
     let after = [put(0, 1, 0), put(2, 0, 0), put(4, 0, 0), put(6, 0, 0), put(0, 1, 1)];
     before.into_iter().chain(after).chain([Step::Resume { watcher: 0 }, read(9)]).for_each(|step| model.take(step));
+    model.finish();
+}
+
+#[test]
+fn who_reads_in_small_pages_is_told_of_more_than_numbers_that_changed_before_the_first_of_them() {
+    let mut model = Model::new();
+    let put = |name, state| Step::Put { name, model: 0, state, cpu: 0 };
+    let open = |watcher| Step::Open { watcher, wish: 6 };
+    let read = |watcher, pages| Step::Read { watcher, pages, bytes: 150 };
+    let before = [put(0, 1), put(2, 1), put(4, 1), put(6, 1), open(0), open(1), read(0, 9), read(1, 9)];
+    // One reads the new state, then only numbers change: its newest revision is behind the other one's first page.
+    let after = [put(0, 2), read(0, 9), put(2, 2), put(4, 2), put(6, 2), Step::Sample { name: 0, cpu: 1 }];
+    // What the other one was told a moment ago would be told again as it is.
+    let later = [Step::Wait { seconds: 1 }, read(1, 9)];
+    before.into_iter().chain(after).chain(later).for_each(|step| model.take(step));
     model.finish();
 }
 

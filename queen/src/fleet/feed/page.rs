@@ -4,6 +4,7 @@
 use super::class::{Class, View};
 use super::list::Key;
 use super::message::Message;
+use super::numbers::{self, Row};
 use super::revision::Revision;
 use super::shelf::{From, Page};
 use super::wanted::Wanted;
@@ -99,9 +100,27 @@ struct Ends {
     looked: u64,
 }
 
+/// An object in an update.
+#[derive(Debug)]
+pub(super) enum Part {
+    Whole(Bytes),
+    Numbers(Row),
+}
+
+impl Part {
+    /// How many bytes it takes, or about so many.
+    fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Numbers(row) => row.len(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Gathered {
     parts: Vec<Bytes>,
+    rows: Vec<Row>,
     bytes: usize,
     scanned: u64,
     /// Objects of which states before the one that is told were not.
@@ -116,8 +135,7 @@ struct Gathered {
 struct Met {
     key: Key,
     revision: u64,
-    size: usize,
-    part: Option<Bytes>,
+    part: Option<Part>,
     merged: bool,
     /// Its number in its class.
     state: u64,
@@ -160,7 +178,7 @@ impl Feed {
         let beats = inner.gather_beats(place, &everything, upper, max_bytes, &mut gathered);
         drop(inner);
         let ends = Ends { to: (upper, beats), tip, looked: tip.0 };
-        let page = Arc::new(self.page(now, place.from(), ends, &gathered));
+        let page = Arc::new(self.page(now, place.from(), ends, gathered));
         shelf().keep(&page);
         place.take(&page, tip)
     }
@@ -182,11 +200,11 @@ impl Feed {
             self.told.shared();
             return place.take(&page, tip);
         }
-        let (mut gathered, upper) = view.gather(place, max_bytes);
+        let (mut gathered, upper) = view.gather(&inner, place, &class.wanted, max_bytes);
         let beats = inner.gather_beats(place, &class.wanted, upper, max_bytes, &mut gathered);
         drop(inner);
         let ends = Ends { to: (upper, beats), tip, looked: view.reached };
-        let page = Arc::new(self.page(now, place.from(), ends, &gathered));
+        let page = Arc::new(self.page(now, place.from(), ends, gathered));
         view.shelf.keep(&page);
         place.take(&page, tip)
     }
@@ -212,15 +230,16 @@ impl Feed {
             (gathered.hint, gathered.state, place.joined) = (None, view.states, true);
         }
         let ends = Ends { to: (upper, beats), tip, looked: tip.0 };
-        let page = self.page(now, place.from(), ends, &gathered);
+        let page = self.page(now, place.from(), ends, gathered);
         place.take(&page, tip)
     }
 
-    fn page(&self, made: Instant, from: From, Ends { to, tip, looked }: Ends, gathered: &Gathered) -> Page {
+    fn page(&self, made: Instant, from: From, Ends { to, tip, looked }: Ends, mut gathered: Gathered) -> Page {
         self.told.made(gathered.conflated);
         let (cursor, beats) = to;
         let upper = if cursor == tip.0 { Revision::at(cursor) } else { Revision { cursor, whole: from.0.whole } };
-        let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(upper), gathered));
+        gathered.parts.extend(numbers::parts(std::mem::take(&mut gathered.rows)));
+        let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(upper), &gathered));
         let (hint, states, cut) = (gathered.hint, gathered.state, to != tip);
         Page { from, upper, beats, hint, states, message, cut, made, looked }
     }
@@ -237,7 +256,6 @@ impl Inner {
         let newer = self.objects.newer(place.cursor, place.hint).map(|(key, revision, object)| Met {
             key,
             revision,
-            size: object.bytes.len(),
             part: object.seen_by(place, wanted),
             merged: object.prior > place.cursor,
             state: 0,
@@ -260,7 +278,7 @@ impl Inner {
             return reached;
         }
         for (_, number, (hive, bytes)) in self.beats.newer(place.beats, None) {
-            if into.bytes + bytes.len() > max_bytes && !into.parts.is_empty() {
+            if into.bytes + bytes.len() > max_bytes && into.bytes > ENVELOPE {
                 return reached;
             }
             reached = number;
@@ -275,12 +293,11 @@ impl Inner {
 
 impl View {
     /// What the class shows from a place on, and the revision that was reached.
-    fn gather(&self, place: &Place, max_bytes: usize) -> (Gathered, u64) {
+    fn gather(&self, inner: &Inner, place: &Place, wanted: &Wanted, max_bytes: usize) -> (Gathered, u64) {
         let newer = self.objects.newer(place.cursor, place.hint).map(|(key, revision, shown)| Met {
             key,
             revision,
-            size: shown.bytes.len(),
-            part: (!shown.gone || shown.created <= place.cursor).then(|| shown.bytes.clone()),
+            part: shown.part(inner, place, wanted),
             merged: false,
             state: shown.state,
         });
@@ -305,10 +322,14 @@ impl Gathered {
             if let Some(part) = met.part {
                 gathered.bytes += part.len();
                 gathered.merged += u64::from(met.merged);
-                gathered.parts.push(part);
+                match part {
+                    Part::Whole(bytes) => gathered.parts.push(bytes),
+                    Part::Numbers(row) => gathered.rows.push(row),
+                }
             }
             (gathered.hint, gathered.state) = (Some(met.key), met.state);
-            let full = |next: &Met| gathered.bytes + next.size > max_bytes || gathered.scanned >= SCAN as u64;
+            let size = |next: &Met| next.part.as_ref().map_or(0, Part::len);
+            let full = |next: &Met| gathered.bytes + size(next) > max_bytes || gathered.scanned >= SCAN as u64;
             if newer.peek().is_some_and(full) {
                 return (gathered, Some(met.revision));
             }
@@ -319,15 +340,17 @@ impl Gathered {
 
 impl super::Object {
     /// What a watcher at this place must be told, if anything.
-    fn seen_by(&self, place: &Place, wanted: &Wanted) -> Option<Bytes> {
+    fn seen_by(&self, place: &Place, wanted: &Wanted) -> Option<Part> {
         let matches = wanted.matches(&self.subject);
         if !self.gone && matches {
-            return Some(wanted.cut(&self.bytes));
+            let held = self.detailed.max(self.created) <= place.whole;
+            let row = wanted.columns.filter(|_| held).and_then(|numbers| self.bytes.row(numbers));
+            return Some(row.map_or_else(|| Part::Whole(wanted.cut(&self.bytes)), Part::Numbers));
         }
         // It can only hold what was there at its cursor, and that matched when it was told: now, or before the last change
         // of what filters look at.
         let may_hold = self.created <= place.cursor && (matches || self.refiltered > place.whole);
-        may_hold.then(|| if self.gone { Bytes::clone(&self.bytes) } else { self.subject.removal() })
+        may_hold.then(|| Part::Whole(if self.gone { Bytes::clone(&self.bytes) } else { self.subject.removal() }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is told of an object: its bytes in an update, made when somebody first reads them. A fleet that nobody watches
 //! encodes nothing, and a worker that changed twice between two looks is encoded once.
 
+use super::numbers::{Numbers, Row};
 use crate::fleet::{Spec, object};
 use bytes::Bytes;
 use proto::{Freshness, GpuUse, HiveBeat, ProcessStats};
@@ -23,6 +24,8 @@ pub struct News<'a> {
     pub held: Option<&'a Arc<str>>,
     /// Spec or state changed.
     pub refiltered: bool,
+    /// Columns can say its numbers as they are.
+    pub exact: bool,
 }
 
 /// A worker as it was when it was linked.
@@ -33,13 +36,33 @@ struct Linked {
     state: i32,
     freshness: Freshness,
     held: Option<Arc<str>>,
+    exact: bool,
+    slot: u32,
 }
 
 impl Linked {
     fn encode(&self) -> Bytes {
         let held = self.held.as_deref().unwrap_or_default();
-        object::worker(self.spec.bytes(), self.stats.as_ref(), self.state, self.freshness, held)
+        object::worker(self.spec.bytes(), self.stats.as_ref(), self.state, self.freshness, held, self.slot)
     }
+
+    /// Whether more than numbers is another.
+    fn differs(&self, news: &News<'_>) -> bool {
+        let gpus = |stats: &ProcessStats| stats.gpus.len();
+        let same_gpus = match (&self.stats, news.stats) {
+            (Some(before), Some(after)) => gpus(before) == gpus(after) && before.gpus.iter().zip(&after.gpus).all(same),
+            (None, None) => true,
+            _ => false,
+        };
+        !same_gpus
+            || (self.state, self.freshness, self.held.as_ref()) != (news.state, news.freshness, news.held)
+            || news.refiltered
+    }
+}
+
+/// Whether two rows are of one GPU.
+fn same((a, b): (&GpuUse, &GpuUse)) -> bool {
+    a.uuid == b.uuid
 }
 
 #[derive(Debug)]
@@ -97,17 +120,29 @@ impl Telling {
             state: news.state,
             freshness: news.freshness,
             held: news.held.cloned(),
+            exact: news.exact,
+            slot: 0,
         };
         Self { source: Source::Worker(Box::new(linked)), made: OnceCell::new() }
     }
 
-    /// Of a worker again: in the room of the last time.
-    pub fn renew(&mut self, news: &News<'_>) {
+    /// Of a worker that is called so in columns.
+    pub fn name(&mut self, slot: u32) {
+        if let Source::Worker(linked) = &mut self.source {
+            linked.slot = slot;
+        }
+    }
+
+    /// Of a worker again: in the room of the last time. Tells whether more than its numbers changed.
+    pub fn renew(&mut self, news: &News<'_>, slot: u32) -> bool {
         let Source::Worker(linked) = &mut self.source else {
             *self = Self::worker(news);
-            return;
+            self.name(slot);
+            return true;
         };
         self.made.take();
+        let detailed = linked.differs(news);
+        linked.exact = news.exact;
         if news.refiltered {
             linked.spec.clone_from(news.spec);
         }
@@ -116,6 +151,20 @@ impl Telling {
         match (&mut linked.stats, news.stats) {
             (Some(room), Some(stats)) => copy(room, stats),
             (room, stats) => *room = stats.cloned(),
+        }
+        detailed
+    }
+
+    /// Whether it is of a worker.
+    pub fn is_worker(&self) -> bool {
+        matches!(self.source, Source::Worker(_))
+    }
+
+    /// A worker's numbers alone, where columns can say them.
+    pub(super) fn row(&self, wanted: Numbers) -> Option<Row> {
+        match &self.source {
+            Source::Worker(linked) if linked.exact => Row::of(linked.slot, linked.stats.as_ref()?, wanted),
+            _ => None,
         }
     }
 
@@ -128,7 +177,6 @@ impl Telling {
 /// Copies numbers; the names of GPUs only where they are others.
 fn copy(room: &mut ProcessStats, stats: &ProcessStats) {
     let mut gpus = std::mem::take(&mut room.gpus);
-    let same = |(a, b): (&GpuUse, &GpuUse)| a.uuid == b.uuid;
     if gpus.len() == stats.gpus.len() && gpus.iter().zip(&stats.gpus).all(same) {
         for (room, gpu) in gpus.iter_mut().zip(&stats.gpus) {
             (room.util_pct, room.vram_bytes) = (gpu.util_pct, gpu.vram_bytes);
@@ -155,18 +203,22 @@ mod tests {
         let (first, second, third) = (stats(1.0, "a"), stats(2.0, "a"), stats(3.0, "b"));
         let (r1, r2): (Arc<str>, Arc<str>) = ("r1".into(), "r2".into());
         let news =
-            |stats, held| News { spec: &spec, stats, state: 2, freshness: Freshness::Live, held, refiltered: false };
+            |stats, held| News { spec: &spec, stats, state: 2, freshness: Freshness::Live, held, refiltered: false, exact: true };
         let mut told = Telling::worker(&news(Some(&first), None));
+        told.name(7);
         let changes = [
-            (Some(&first), None),
-            (Some(&second), Some(&r1)),
-            (Some(&third), Some(&r2)),
-            (None, Some(&r2)),
-            (Some(&first), None),
+            (Some(&first), None, false),
+            (Some(&second), None, false),
+            (Some(&second), Some(&r1), true),
+            (Some(&second), Some(&r2), true),
+            (Some(&third), Some(&r2), true),
+            (None, Some(&r2), true),
+            (Some(&first), Some(&r2), true),
+            (Some(&second), Some(&r2), false),
         ];
-        for (stats, held) in changes {
-            told.renew(&news(stats, held));
-            let bytes = object::worker(spec.bytes(), stats, 2, Freshness::Live, held.map_or("", AsRef::as_ref));
+        for (stats, held, detailed) in changes {
+            assert_eq!(told.renew(&news(stats, held), 7), detailed, "{stats:?} {held:?}");
+            let bytes = object::worker(spec.bytes(), stats, 2, Freshness::Live, held.map_or("", AsRef::as_ref), 7);
             assert_eq!(told, bytes);
             assert_eq!(told, bytes, "and stay so");
         }

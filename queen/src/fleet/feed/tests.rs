@@ -31,7 +31,7 @@ impl Bench {
     pub fn put(&mut self, name: u32, model: &str, state: i32) {
         let subject = subject(name, model, state);
         let Subject::Worker { spec, .. } = &subject else { return };
-        let bytes = object::worker(spec.bytes(), None, state, Freshness::Live, "");
+        let bytes = object::worker(spec.bytes(), None, state, Freshness::Live, "", 0);
         let before = self.keys.get(&name).copied();
         let refiltered = before.is_none_or(|key| self.feed.lock().objects.get(key).is_none_or(|o| o.bytes != bytes));
         let key = self.feed.write(self.now).put(before, subject, bytes, refiltered);
@@ -65,7 +65,7 @@ impl Bench {
     pub fn class(&self, filter: Option<&Filter>, paths: &[&str]) -> Arc<Class> {
         let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
         let mask = Mask::compile(&paths).unwrap();
-        self.feed.class(Wanted { filter: filter.cloned(), mask }).unwrap().unwrap()
+        self.feed.class(Wanted::new(filter.cloned(), mask, false)).unwrap().unwrap()
     }
 
     /// What a watcher with this filter must hold.

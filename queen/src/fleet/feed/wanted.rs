@@ -1,5 +1,7 @@
 //! What a watcher wants to be told: which objects, and what of them.
 
+use super::numbers::Numbers;
+use super::telling::Telling;
 use super::Subject;
 use crate::fleet::Mask;
 use crate::fleet::filter;
@@ -13,12 +15,25 @@ pub struct Wanted {
     pub filter: Option<Filter>,
     /// What of them.
     pub mask: Option<Mask>,
+    /// Which numbers, in columns where nothing else changed.
+    pub columns: Option<Numbers>,
 }
 
 impl Wanted {
-    /// Whether there is nothing to leave out.
+    /// As asked; with `columns` where the mask leaves whole numbers.
+    pub fn new(filter: Option<Filter>, mask: Option<Mask>, columns: bool) -> Self {
+        let columns = columns.then(|| mask.as_ref().map_or(Some(Numbers::ALL), Mask::numbers)).flatten();
+        Self { filter, mask, columns }
+    }
+
+    /// Whether there is nothing to leave out, and everything is told in full.
     pub fn is_everything(&self) -> bool {
-        self.filter.is_none() && self.mask.is_none()
+        self.filter.is_none() && self.mask.is_none() && self.columns.is_none()
+    }
+
+    /// Whether an object's bytes are made only for those who need them: every change of it is news.
+    pub(super) fn can_wait(&self, telling: &Telling) -> bool {
+        self.columns.is_some() && self.mask.is_none() && telling.is_worker()
     }
 
     pub(super) fn matches(&self, subject: &Subject) -> bool {

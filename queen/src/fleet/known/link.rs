@@ -38,6 +38,7 @@ impl KnownWorker {
             freshness: self.freshness,
             held,
             refiltered: self.refiltered,
+            exact: self.inexact == 0,
         }
     }
 

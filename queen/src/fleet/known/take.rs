@@ -20,14 +20,15 @@ impl KnownHive {
             let stats = worker.stats.get_or_insert_default();
             let step = room.step(row, &mut worker.quanta, stats);
             dropped += step.dropped;
-            if !step.changed && !new {
+            worker.inexact &= !step.written;
+            if !step.changed() && !new {
                 continue;
             }
             if let (true, [only]) = (worker.sole_gpu, stats.gpus.as_mut_slice()) {
                 (only.util_pct, only.vram_bytes) = (stats.gpu_util_pct, stats.vram_bytes);
             }
             worker.dirty = true;
-            if step.idleness || new {
+            if step.idleness() || new {
                 let idle_for = idle_for(self.sampled_at.as_ref(), worker.stats.as_ref());
                 worker.note_activity(false, taken, idle_for);
             }

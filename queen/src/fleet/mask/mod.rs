@@ -4,8 +4,10 @@
 mod cut;
 mod schema;
 
+use super::feed::Numbers;
 use super::object::{BEATS, HIVES, WORKERS};
 use bytes::Bytes;
+use common::columns::FIELD_NUMBERS;
 use std::collections::BTreeMap;
 
 /// Paths longer than this, in bytes, are not compared with the known ones.
@@ -14,6 +16,11 @@ const PATH_BYTES: usize = 128;
 /// `Worker.spec`, and what of it always comes: hive, group and instance.
 const SPEC: u32 = 1;
 const NAMES: [u32; 3] = [1, 2, 3];
+/// `Worker.slot`, which always comes too, and `Worker.stats`.
+const SLOT: u32 = 7;
+const STATS: u32 = 2;
+/// `ProcessStats.gpus`.
+const GPUS: u32 = 10;
 /// `Hive.id` and `HiveBeat.hive`.
 const ID: u32 = 1;
 
@@ -70,7 +77,7 @@ impl Mask {
         if paths.is_empty() {
             return Ok(None);
         }
-        let spec = BTreeMap::from([(SPEC, Kept::fields(&NAMES))]);
+        let spec = BTreeMap::from([(SPEC, Kept::fields(&NAMES)), (SLOT, Kept::Whole)]);
         let mut mask = Self { workers: Kept::Fields(spec), hives: Kept::fields(&[ID]), beats: None };
         for path in paths {
             match *numbers(path)?.as_slice() {
@@ -87,6 +94,25 @@ impl Mask {
     /// Whether beats are told.
     pub fn has_beats(&self) -> bool {
         self.beats.is_some()
+    }
+
+    /// Which numbers of workers are told; `None` where only a part of one is.
+    pub fn numbers(&self) -> Option<Numbers> {
+        let none = Numbers { fields: 0, gpus: false };
+        let Kept::Fields(worker) = &self.workers else { return Some(Numbers::ALL) };
+        let stats = match worker.get(&STATS) {
+            None => return Some(none),
+            Some(Kept::Whole) => return Some(Numbers::ALL),
+            Some(Kept::Fields(stats)) => stats,
+        };
+        let whole = |number: &u32| match stats.get(number) {
+            None => Some(false),
+            Some(Kept::Whole) => Some(true),
+            Some(Kept::Fields(_)) => None,
+        };
+        let kept = FIELD_NUMBERS.iter().enumerate();
+        let fields = kept.map(|(field, number)| Some(u32::from(whole(number)?) << field));
+        Some(Numbers { fields: fields.sum::<Option<u32>>()?, gpus: whole(&GPUS)? })
     }
 
     /// What is told of an object that stands as a field of `Update`. Removals are told as they are.

@@ -28,7 +28,7 @@ fn names() -> WorkerSpec {
 }
 
 fn worker(stats: Option<&ProcessStats>) -> Bytes {
-    object::worker(&spec().encode_to_vec(), stats, 2, Freshness::Live, "")
+    object::worker(&spec().encode_to_vec(), stats, 2, Freshness::Live, "", 3)
 }
 
 fn update(part: Bytes) -> Update {
@@ -38,7 +38,7 @@ fn update(part: Bytes) -> Update {
 #[test]
 fn names_always_come_and_nothing_else_unasked() {
     let bare = update(mask(&["hives"]).cut(&worker(Some(&ProcessStats::default()))));
-    assert_eq!(bare.workers, [Worker { spec: Some(names()), ..Worker::default() }]);
+    assert_eq!(bare.workers, [Worker { spec: Some(names()), slot: 3, ..Worker::default() }]);
     let hive = Hive { id: "box".into(), hostname: "h".into(), ..Hive::default() };
     let bare = update(mask(&["workers"]).cut(&object::hive(&hive)));
     assert_eq!(bare.hives, [Hive { id: "box".into(), ..Hive::default() }]);

@@ -73,7 +73,7 @@ fn open(shared: &Shared, request: WatchRequest) -> Result<Messages, Status> {
     let full = || invalid::exhausted(format!("this queen serves {limit} watches and has them"), RETRY);
     let place = shared.places.enter().ok_or_else(full)?;
     let asked = invalid::length("min_interval", request.min_interval.as_ref())?.unwrap_or_default();
-    let class = class(shared, request.filter, request.fields)?;
+    let class = class(shared, request.filter, request.fields, request.columns)?;
     let seat = Arc::new(Seat::new());
     let following = shared.fleet.feed().follow(Rhythm::of(asked), seat.bell.clone());
     // States that waited because nobody watched.
@@ -87,12 +87,13 @@ fn class(
     shared: &Shared,
     filter: Option<Filter>,
     fields: Option<prost_types::FieldMask>,
+    columns: bool,
 ) -> Result<Option<Arc<Class>>, Status> {
     let filter = filter.filter(|filter| *filter != Filter::default());
     filter.as_ref().map(filter_hive).transpose()?;
     let paths = fields.map(|mask| mask.paths).unwrap_or_default();
     let mask = Mask::compile(&paths).map_err(|error| invalid::field("fields", error.to_string()))?;
-    let wanted = Wanted { filter, mask };
+    let wanted = Wanted::new(filter, mask, columns);
     shared.fleet.feed().class(wanted).map_err(|error| invalid::exhausted(error.to_string(), RETRY))
 }
 

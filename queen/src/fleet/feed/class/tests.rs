@@ -34,7 +34,7 @@ fn there_are_no_more_classes_than_allowed_and_an_ended_one_makes_room() {
     let bench = Bench::new();
     let filter = |state| Filter { state, ..Filter::default() };
     let mut held: Vec<_> = (1..=4).map(|state| bench.class(Some(&filter(state)), &[])).collect();
-    let wanted = |state| Wanted { filter: Some(filter(state)), mask: None };
+    let wanted = |state| Wanted::new(Some(filter(state)), None, false);
     assert_eq!(bench.feed.class(wanted(5)).unwrap_err(), TooManyClasses(4));
     assert!(bench.feed.class(wanted(4)).is_ok(), "those that are there serve further watchers");
     assert!(bench.feed.class(Wanted::default()).unwrap().is_none(), "everything needs no class");

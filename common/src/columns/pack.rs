@@ -1,0 +1,150 @@
+//! Whole states as columns: differences from nothing. Whoever reads them needs to hold nothing, so that one message fits
+//! all who are told of the same workers.
+
+use super::fields::FIELDS;
+use super::{ColumnError, Quanta, RUN_MIN, decode};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use proto::Columns;
+
+/// `Columns.slot_gaps`, the first field of a worker, and `Columns.run`.
+const SLOT_GAPS: u32 = 1;
+const FIRST: u32 = 2;
+const RUN: u32 = FIRST + FIELDS as u32;
+/// `Column.present` and `Column.deltas`.
+const PRESENT: u32 = 1;
+const DELTAS: u32 = 2;
+
+/// About what one worker takes beside its values.
+const NAMED: usize = 2;
+
+/// As the wire has differences.
+fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63) as u64
+}
+
+/// About how many bytes a worker takes among others.
+pub fn packed_len(quanta: &Quanta) -> usize {
+    let mut length = NAMED;
+    let mut left = quanta.present;
+    while left != 0 {
+        length += encoded_len_varint(zigzag(quanta.values[left.trailing_zeros() as usize]));
+        left &= left - 1;
+    }
+    length
+}
+
+/// Packs workers, which must be in ascending order of their slots, as a `Columns` message.
+pub fn pack<'a>(rows: impl Iterator<Item = (u32, &'a Quanta)> + Clone) -> Vec<u8> {
+    let mut message = Vec::new();
+    let (mut count, mut some, mut all) = (0, 0, u32::MAX);
+    for (_, quanta) in rows.clone() {
+        (count, some, all) = (count + 1, some | quanta.present, all & quanta.present);
+    }
+    let mut values = Vec::new();
+    pack_slots(rows.clone().map(|(slot, _)| slot), some != 0, &mut values, &mut message);
+    for field in (0..FIELDS).filter(|field| some >> field & 1 == 1) {
+        let states = rows.clone().map(|(_, quanta)| quanta);
+        pack_column(field, states, if all >> field & 1 == 1 { 0 } else { count }, &mut values, &mut message);
+    }
+    message
+}
+
+/// Slots as distances; where `with_run`, those that one after the other end them as their number.
+fn pack_slots(
+    slots: impl Iterator<Item = u32> + Clone,
+    with_run: bool,
+    gaps: &mut Vec<u8>,
+    message: &mut Vec<u8>,
+) {
+    let (mut last, mut run) = (None, 0usize);
+    for slot in slots.clone() {
+        run = if last.is_some_and(|last: u32| last + 1 == slot) { run + 1 } else { 0 };
+        last = Some(slot);
+    }
+    let run = if with_run && run >= RUN_MIN { run } else { 0 };
+    let told = slots.clone().count() - run;
+    let mut last = 0;
+    for slot in slots.take(told) {
+        encode_varint(u64::from(slot - last), gaps);
+        last = slot;
+    }
+    field(SLOT_GAPS, gaps, message);
+    if run > 0 {
+        encode_key(RUN, WireType::Varint, message);
+        encode_varint(run as u64, message);
+    }
+}
+
+/// One column; `bits` is how many workers there are, or 0 where all of them have a value.
+fn pack_column<'a>(
+    number: usize,
+    states: impl Iterator<Item = &'a Quanta>,
+    bits: usize,
+    values: &mut Vec<u8>,
+    message: &mut Vec<u8>,
+) {
+    let mut present = vec![0u8; bits.div_ceil(8)];
+    for (row, quanta) in states.enumerate() {
+        if quanta.present >> number & 1 == 0 {
+            continue;
+        }
+        if let Some(byte) = present.get_mut(row / 8) {
+            *byte |= 1 << (row % 8);
+        }
+        encode_varint(zigzag(quanta.values[number]), values);
+    }
+    let part = |bytes: &[u8]| if bytes.is_empty() { 0 } else { 1 + encoded_len_varint(bytes.len() as u64) + bytes.len() };
+    encode_key(FIRST + number as u32, WireType::LengthDelimited, message);
+    encode_varint((part(&present) + part(values)) as u64, message);
+    field(PRESENT, &mut present, message);
+    field(DELTAS, values, message);
+}
+
+/// Appends a field that is not empty, and empties it.
+fn field(number: u32, bytes: &mut Vec<u8>, message: &mut Vec<u8>) {
+    if !bytes.is_empty() {
+        encode_key(number, WireType::LengthDelimited, message);
+        encode_varint(bytes.len() as u64, message);
+        message.append(bytes);
+    }
+}
+
+/// The whole states that columns have, by their slots, ascending.
+///
+/// # Errors
+/// When the columns do not fit one another.
+pub fn unpack(columns: &mut Columns) -> Result<Vec<(u32, Quanta)>, ColumnError> {
+    Ok(decode(columns, |_| Some(Quanta::default()))?.rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::fields::limit;
+    use crate::columns::{Change, encode};
+    use prost::Message;
+
+    fn quanta(seed: u64, sparse: u64) -> Quanta {
+        let mut quanta = Quanta::default();
+        for field in 0..FIELDS {
+            let bits = (seed ^ field as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+            quanta.set(field, (bits % 8 >= sparse).then_some((bits >> (8 + field)) as i64 % limit(field)));
+        }
+        quanta
+    }
+
+    #[test]
+    fn what_is_packed_is_what_every_encoder_says() {
+        for (count, gap, sparse) in [(1, 1, 0), (7, 3, 2), (8, 1, 0), (9, 1, 8), (100, 1, 3), (3, 1, 0)] {
+            let rows: Vec<(u32, Quanta)> = (0..count).map(|row| (5 + row * gap, quanta(row.into(), sparse))).collect();
+            let message = pack(rows.iter().map(|(slot, quanta)| (*slot, quanta)));
+            let changes = rows.iter().map(|(slot, after)| Change { slot: *slot, before: Quanta::default(), after: *after });
+            let theirs = encode(&changes.collect::<Vec<_>>()).unwrap();
+            let mut ours = Columns::decode(message.as_slice()).unwrap();
+            assert_eq!(ours, theirs);
+            assert_eq!(unpack(&mut ours).unwrap(), rows);
+            let about: usize = rows.iter().map(|(_, quanta)| packed_len(quanta)).sum();
+            assert!(message.len() < about + FIELDS * (8 + rows.len().div_ceil(8)) + 8 && about <= message.len() + NAMED * rows.len(), "{about}");
+        }
+    }
+}
