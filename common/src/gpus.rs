@@ -39,29 +39,51 @@ impl Uses {
 
     /// Whether `stats` says the same, so that nothing has to travel.
     pub fn still(&self, stats: &ProcessStats) -> bool {
-        match (self, stats.gpus.as_slice()) {
-            (Self::Sole(uuid), [only]) => {
-                only.uuid == *uuid && only.util_pct == stats.gpu_util_pct && only.vram_bytes == stats.vram_bytes
-            }
+        self.still_in(&stats.gpus, (stats.gpu_util_pct, stats.vram_bytes))
+    }
+
+    /// The same of a worker with these rows and these sums of use and memory.
+    pub fn still_in(&self, gpus: &[GpuUse], sums: (Option<f64>, Option<u64>)) -> bool {
+        match (self, gpus) {
+            (Self::Sole(uuid), [only]) => only.uuid == *uuid && (only.util_pct, only.vram_bytes) == sums,
             (Self::Sole(_), _) => false,
             (Self::Rows(rows), now) => rows == now,
         }
     }
 
-    /// Brings the rows of a worker up to date with its other numbers.
-    pub fn apply(&self, stats: &mut ProcessStats) {
+    /// Brings the rows of a worker with these sums up to date.
+    pub fn apply(&self, gpus: &mut Vec<GpuUse>, sums: (Option<f64>, Option<u64>)) {
         match self {
             Self::Sole(uuid) => {
-                if stats.gpus.len() != 1 || stats.gpus.first().is_none_or(|row| row.uuid != *uuid) {
-                    stats.gpus = vec![GpuUse { uuid: uuid.clone(), ..GpuUse::default() }];
+                if gpus.len() != 1 || gpus.first().is_none_or(|row| row.uuid != *uuid) {
+                    *gpus = vec![GpuUse { uuid: uuid.clone(), ..GpuUse::default() }];
                 }
-                if let Some(row) = stats.gpus.first_mut() {
-                    (row.util_pct, row.vram_bytes) = (stats.gpu_util_pct, stats.vram_bytes);
+                if let Some(row) = gpus.first_mut() {
+                    (row.util_pct, row.vram_bytes) = sums;
                 }
             }
-            Self::Rows(rows) => stats.gpus.clone_from(rows),
+            Self::Rows(rows) => gpus.clone_from(rows),
         }
     }
+}
+
+/// Rows as they are once they were packed.
+pub fn round(rows: &mut [GpuUse]) {
+    for gpu in rows {
+        let (util, vram) = cell(gpu);
+        (gpu.util_pct, gpu.vram_bytes) = unrounded(util, vram);
+    }
+}
+
+/// Its use and memory as a cell has them: tenths of a percent, and pages.
+pub fn cell(gpu: &GpuUse) -> (Option<u32>, Option<u64>) {
+    let util = gpu.util_pct.filter(|pct| pct.is_finite() && *pct >= 0.0).map(|pct| (pct * 10.0).round() as u32);
+    (util, gpu.vram_bytes.map(|bytes| bytes.div_ceil(PAGE)))
+}
+
+/// Percent and bytes of a cell's.
+pub fn unrounded(util: Option<u32>, vram: Option<u64>) -> (Option<f64>, Option<u64>) {
+    (util.map(|tenths| f64::from(tenths) / 10.0), vram.map(|pages| pages.saturating_mul(PAGE)))
 }
 
 /// Packs the list of one worker. Percentages are rounded to tenths, bytes to pages.
@@ -77,11 +99,10 @@ pub fn pack(slot: u32, told: &[Gpu], uses: &Uses) -> SlotGpus {
     };
     for gpu in rows {
         match place(&gpu.uuid) {
-            Some(position) => packed.cells.push(GpuCell {
-                position,
-                util: gpu.util_pct.filter(|pct| pct.is_finite() && *pct >= 0.0).map(|pct| (pct * 10.0).round() as u32),
-                vram: gpu.vram_bytes.map(|bytes| bytes.div_ceil(PAGE)),
-            }),
+            Some(position) => {
+                let (util, vram) = cell(gpu);
+                packed.cells.push(GpuCell { position, util, vram });
+            }
             None => packed.gpus.push(gpu.clone()),
         }
     }
@@ -95,11 +116,8 @@ pub fn unpack(told: &[Gpu], packed: SlotGpus) -> Option<Uses> {
     }
     let row = |cell: &GpuCell| {
         let gpu = told.get(usize::try_from(cell.position).ok()?)?;
-        Some(GpuUse {
-            uuid: gpu.uuid.clone(),
-            util_pct: cell.util.map(|tenths| f64::from(tenths) / 10.0),
-            vram_bytes: cell.vram.map(|pages| pages.saturating_mul(PAGE)),
-        })
+        let (util_pct, vram_bytes) = unrounded(cell.util, cell.vram);
+        Some(GpuUse { uuid: gpu.uuid.clone(), util_pct, vram_bytes })
     };
     let cells: Option<Vec<GpuUse>> = packed.cells.iter().map(row).collect();
     let mut rows = cells?;
@@ -138,7 +156,7 @@ mod tests {
         assert_eq!(received, uses);
         stats.gpu_util_pct = Some(60.0);
         assert!(!uses.still(&stats), "its row says something else than its sum");
-        received.apply(&mut stats);
+        received.apply(&mut stats.gpus, (stats.gpu_util_pct, stats.vram_bytes));
         assert_eq!(stats.gpus, [using("GPU-b", Some(60.0), Some(8 << 30))]);
         assert!(uses.still(&stats));
         stats.gpus = vec![using("GPU-a", Some(60.0), Some(8 << 30))];

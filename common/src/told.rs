@@ -1,12 +1,10 @@
 //! What a client of Watch keeps to read columns: which worker has which slot.
 
 use crate::columns::{ColumnError, Quanta, unpack};
+use crate::gpus::unrounded;
 use proto::watch_response::Event;
 use proto::{GpuUse, ProcessStats, SlotGpus, Update, WatchResponse, Worker};
 use std::collections::HashMap;
-
-const TENTHS: f64 = 10.0;
-const PAGE: u64 = 4096;
 
 /// Why a message cannot be read. Its client begins anew, with a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,8 +63,7 @@ fn write(stats: &mut ProcessStats, quanta: &Quanta, gpus: Option<&SlotGpus>) {
         (None, _) => {}
         (Some(told), gpus) => told.cells.iter().for_each(|cell| {
             if let Some(GpuUse { util_pct, vram_bytes, .. }) = gpus.get_mut(cell.position as usize) {
-                *util_pct = cell.util.map(|tenths| f64::from(tenths) / TENTHS);
-                *vram_bytes = cell.vram.map(|pages| pages.saturating_mul(PAGE));
+                (*util_pct, *vram_bytes) = unrounded(cell.util, cell.vram);
             }
         }),
     }
@@ -78,6 +75,8 @@ mod tests {
     use crate::columns::pack;
     use prost::Message;
     use proto::{Columns, GpuCell, SnapshotBegin};
+
+    const PAGE: u64 = 4096;
 
     fn gpu(util: f64) -> GpuUse {
         GpuUse { uuid: util.to_string(), util_pct: Some(util), vram_bytes: Some(PAGE) }

@@ -69,6 +69,33 @@ test("one that leaves while another comes changes the shape", () => {
   expect(fleet.shape).toBeGreaterThan(shape);
 });
 
+test("numbers in columns are those of the worker on their slot", () => {
+  const fleet = loaded();
+  const told = { slot: 3, stats: { oomKills: 2, cpuPct: 1, memoryCurrentBytes: 8192n, readiness: 1 } };
+  fleet.apply(update({ workers: [worker("1", { slot: 9 }), worker("2", told), worker("3", { slot: 4 })] }), 1);
+  const present = Uint8Array.of(0b101);
+  const columns = {
+    slotGaps: [3],
+    run: 1,
+    cpuPct: { deltas: [1234n, 0n] },
+    memoryCurrent: { present: Uint8Array.of(0b10), deltas: [3n] },
+    gpuUtilPct: { present: Uint8Array.of(0b01), deltas: [995n] },
+  };
+  fleet.apply(update({ columns }), 2);
+  const [two, three] = ["2", "3"].map((name) => fleet.workers.get(`box/llm/${name}`));
+  expect([two?.cpu, two?.memory, two?.gpu, two?.oomKills, two?.readiness]).toEqual([12.34, undefined, 99.5, undefined, 0]);
+  expect([three?.cpu, three?.memory, three?.gpu]).toEqual([0, 12288, undefined]);
+  expect(two?.state).toBe(WorkerState.RUNNING);
+  fleet.apply(update({ columns: { slotGaps: [3, 1, 5], ioRead: { present, deltas: [1n, 2n] } } }), 3);
+  expect(["2", "3", "1"].map((name) => fleet.workers.get(`box/llm/${name}`)?.ioRead)).toEqual([1024, undefined, 2048]);
+});
+
+test("numbers of a worker that was never told of mean that everything must be told again", () => {
+  const fleet = loaded();
+  expect(() => fleet.apply(update({ columns: { slotGaps: [3], cpuPct: { deltas: [1n] } } }), 1)).toThrow("not known here");
+  expect(fleet.revision).toBe("");
+});
+
 test("absent numbers stay absent and zero stays zero", () => {
   const fleet = loaded();
   fleet.apply(update({ workers: [worker("1", { stats: { cpuPct: 0, memoryCurrentBytes: 0n } })] }), 1);

@@ -6,12 +6,14 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Bookmark, Update, WatchResponse } from "./gen/rbee/v1/fleet_pb.js";
 import { SnapshotReason } from "./gen/rbee/v1/fleet_pb.js";
 import type { Gpu, Hive } from "./gen/rbee/v1/hive_pb.js";
+import type { Columns } from "./gen/rbee/v1/telemetry_pb.js";
 import { HealthStatus, OperationalStatus } from "./gen/rbee/v1/hive_pb.js";
 import type { Worker } from "./gen/rbee/v1/worker_pb.js";
-import { Activity, ActivityBasis, Engine, EngineSampleState, Freshness, GpuSampleState, PlacementLevel, Readiness, WorkerState } from "./gen/rbee/v1/worker_pb.js";
+import { Engine, Freshness, GpuSampleState, PlacementLevel, WorkerState } from "./gen/rbee/v1/worker_pb.js";
+import { numbersOf, numbersOfStats, type Numbers } from "./numbers";
 
 /** One worker, flat, with plain numbers: bytes, bytes per second, percent (100 is one core), wall-clock ms. */
-export interface WorkerRow {
+export interface WorkerRow extends Numbers {
   name: string;
   hive: string;
   worker: string;
@@ -30,29 +32,6 @@ export interface WorkerRow {
   /** What is looked at, of a worker that rbee did not start. */
   observed: string;
   engine: Engine;
-  engineState: EngineSampleState;
-  readiness: Readiness;
-  running?: number;
-  waiting?: number;
-  tokens?: number;
-  /** Percent. */
-  kvCache?: number;
-  cpu?: number;
-  throttled?: number;
-  memory?: number;
-  workingSet?: number;
-  anon?: number;
-  peak?: number;
-  oomKills?: number;
-  ioRead?: number;
-  ioWrite?: number;
-  gpu?: number;
-  vram?: number;
-  vramTotal?: number;
-  gpuState: GpuSampleState;
-  activity: Activity;
-  basis: ActivityBasis;
-  idleSinceMs?: number;
   /** When its last good sample came, set only while its samples fail though its hive is heard. */
   goodAt?: number;
   /** Lower case, for the filter. */
@@ -108,9 +87,11 @@ export interface Heartbeat {
 interface Objects {
   workers: Map<string, WorkerRow>;
   hives: Map<string, HiveRow>;
+  /** Names of workers by what the queen calls them in columns. */
+  slots: Map<number, string>;
 }
 
-const none = (): Objects => ({ workers: new Map(), hives: new Map() });
+const none = (): Objects => ({ workers: new Map(), hives: new Map(), slots: new Map() });
 
 export class Fleet {
   /** Give it back as resume_after; empty until a snapshot is whole. */
@@ -169,6 +150,20 @@ export class Fleet {
     this.incoming = undefined;
   }
 
+  /** New numbers of workers that were told of before. */
+  private measure(columns: Columns, into: Objects): void {
+    for (const [slot, numbers] of numbersOf(columns)) {
+      const name = into.slots.get(slot);
+      const row = name === undefined ? undefined : into.workers.get(name);
+      if (!row) {
+        // What is held here does not fit what the queen tells: everything, please.
+        this.revision = "";
+        throw new Error("the queen told numbers of a worker that is not known here");
+      }
+      into.workers.set(row.name, { ...row, ...numbers });
+    }
+  }
+
   private update(update: Update, now: number): void {
     const into = this.incoming ?? this.shown;
     const before = into.workers.size + into.hives.size;
@@ -181,7 +176,9 @@ export class Fleet {
       if (!row) continue;
       row.goodAt = goodAt(row, worker, into.workers.get(row.name), into.hives.get(row.hive), now);
       into.workers.set(row.name, row);
+      if (worker.slot) into.slots.set(worker.slot, row.name);
     }
+    if (update.columns) this.measure(update.columns, into);
     for (const beat of update.beats) {
       const hive = into.hives.get(beat.hive);
       // A snapshot may repeat the last beat of a hive that is silent: only a new number is news.
@@ -250,7 +247,6 @@ function goodAt(row: WorkerRow, worker: Worker, old: WorkerRow | undefined, hive
 function workerRow(worker: Worker): WorkerRow | undefined {
   const spec = worker.spec;
   if (!spec) return undefined;
-  const stats = worker.stats;
   const name = `${spec.hive}/${spec.group}/${spec.instance}`;
   const at = spec.endpoint;
   const host = at?.host.includes(":") ? `[${at.host}]` : at?.host;
@@ -272,28 +268,7 @@ function workerRow(worker: Worker): WorkerRow | undefined {
     nextStartMs: millis(spec.nextStart),
     observed: spec.observed,
     engine: spec.engine,
-    engineState: stats?.engineSampleState ?? EngineSampleState.UNSPECIFIED,
-    readiness: stats?.readiness ?? Readiness.UNSPECIFIED,
-    running: stats?.requestsRunning,
-    waiting: stats?.requestsWaiting,
-    tokens: stats?.tokensPerSecond,
-    kvCache: stats?.kvCachePct,
-    cpu: stats?.cpuPct,
-    throttled: stats?.cpuThrottledPct,
-    memory: bytes(stats?.memoryCurrentBytes),
-    workingSet: bytes(stats?.workingSetBytes),
-    anon: bytes(stats?.anonBytes),
-    peak: bytes(stats?.memoryPeakBytes),
-    oomKills: stats?.oomKills,
-    ioRead: stats?.ioReadBytesPerSecond,
-    ioWrite: stats?.ioWriteBytesPerSecond,
-    gpu: stats?.gpuUtilPct,
-    vram: bytes(stats?.vramBytes),
-    vramTotal: bytes(stats?.vramTotalBytes),
-    gpuState: stats?.gpuSampleState ?? GpuSampleState.UNSPECIFIED,
-    activity: stats?.activity ?? Activity.UNSPECIFIED,
-    basis: stats?.activityBasis ?? ActivityBasis.UNSPECIFIED,
-    idleSinceMs: millis(stats?.idleSince),
+    ...numbersOfStats(worker.stats),
     text: [name, spec.model ?? "", ...spec.modelNames, endpoint ?? "", spec.pid].join(" ").toLowerCase(),
   };
 }

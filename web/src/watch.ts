@@ -77,7 +77,7 @@ async function session(f: Following, onLive: () => void): Promise<{ reason: stri
   };
   let timer = setTimeout(kill, DEAD_AFTER_MS);
   try {
-    const request = { resumeAfter: f.fleet.revision, minInterval: { seconds: 0n, nanos: MIN_INTERVAL_NANOS } };
+    const request = { resumeAfter: f.fleet.revision, minInterval: { seconds: 0n, nanos: MIN_INTERVAL_NANOS }, columns: true };
     for await (const message of f.open(request, signal)) {
       clearTimeout(timer);
       timer = setTimeout(kill, DEAD_AFTER_MS);

@@ -48,6 +48,24 @@ pub const NAMES: [&str; FIELDS] = [
     "readiness",
 ];
 
+/// Those that somebody asks for by themselves.
+pub mod at {
+    /// `cpu_pct`.
+    pub const CPU_PCT: usize = 0;
+    /// `gpu_util_pct`.
+    pub const GPU_UTIL_PCT: usize = 5;
+    /// `vram_bytes`.
+    pub const VRAM: usize = 6;
+    /// `gpu_sample_state`.
+    pub const GPU_SAMPLE_STATE: usize = 9;
+    /// `activity`.
+    pub const ACTIVITY: usize = 10;
+    /// `idle_since`.
+    pub const IDLE_SINCE: usize = 12;
+    /// `readiness`.
+    pub const READINESS: usize = 28;
+}
+
 /// Their numbers in `ProcessStats`, in the same order.
 pub const FIELD_NUMBERS: [u32; FIELDS] = [
     1, 2, 3, 4, 5, 7, 8, 9, 12, 11, 13, 15, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
@@ -136,18 +154,19 @@ pub fn write(get: impl Fn(usize) -> Option<i64>, stats: &mut ProcessStats) {
 /// Writes one field back into a row.
 #[inline]
 pub fn write_one(field: usize, value: Option<i64>, stats: &mut ProcessStats) {
-    let parts = |per_unit: f64| value.map(|value| value as f64 / per_unit);
+    let hundredths = || value.map(hundredths);
+    let tenths = || value.map(tenths);
     let kib = || value.map(|value| value as f64 * KIB);
-    let bytes = || value.map(|value| (value as u64).saturating_mul(PAGE as u64));
+    let bytes = || value.map(bytes);
     let count = || value.and_then(|value| u32::try_from(value).ok());
     let number = || value.and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
     match field {
-        0 => stats.cpu_pct = parts(100.0),
+        0 => stats.cpu_pct = hundredths(),
         1 => stats.memory_current_bytes = bytes(),
         2 => stats.rss_bytes = bytes(),
         3 => stats.io_read_bytes_per_second = kib(),
         4 => stats.io_write_bytes_per_second = kib(),
-        5 => stats.gpu_util_pct = parts(10.0),
+        5 => stats.gpu_util_pct = tenths(),
         6 => stats.vram_bytes = bytes(),
         7 => stats.vram_total_bytes = bytes(),
         8 => stats.process_count = count(),
@@ -159,17 +178,17 @@ pub fn write_one(field: usize, value: Option<i64>, stats: &mut ProcessStats) {
         14 => stats.working_set_bytes = bytes(),
         15 => stats.memory_peak_bytes = bytes(),
         16 => stats.swap_bytes = bytes(),
-        17 => stats.cpu_throttled_pct = parts(10.0),
-        18 => stats.cpu_pressure_pct = parts(10.0),
-        19 => stats.memory_pressure_pct = parts(10.0),
-        20 => stats.io_pressure_pct = parts(10.0),
+        17 => stats.cpu_throttled_pct = tenths(),
+        18 => stats.cpu_pressure_pct = tenths(),
+        19 => stats.memory_pressure_pct = tenths(),
+        20 => stats.io_pressure_pct = tenths(),
         21 => stats.task_count = count(),
         22 => stats.oom_kills = count(),
         23 => stats.engine_sample_state = number(),
         24 => stats.requests_running = count(),
         25 => stats.requests_waiting = count(),
-        26 => stats.kv_cache_pct = parts(10.0),
-        27 => stats.tokens_per_second = parts(10.0),
+        26 => stats.kv_cache_pct = tenths(),
+        27 => stats.tokens_per_second = tenths(),
         _ => stats.readiness = number(),
     }
 }
@@ -210,8 +229,23 @@ pub fn differing(a: &ProcessStats, b: &ProcessStats) -> u32 {
     same.iter().enumerate().fold(0, |bits, (field, same)| bits | u32::from(!same) << field)
 }
 
+/// Percent from hundredths of it.
+pub fn hundredths(value: i64) -> f64 {
+    value as f64 / 100.0
+}
+
+/// Percent from tenths of it.
+pub fn tenths(value: i64) -> f64 {
+    value as f64 / 10.0
+}
+
+/// Bytes from pages.
+pub fn bytes(value: i64) -> u64 {
+    (value as u64).saturating_mul(PAGE as u64)
+}
+
 /// Milliseconds since the Unix epoch as the wire has instants.
-fn instant(ms: i64) -> prost_types::Timestamp {
+pub fn instant(ms: i64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: ms.div_euclid(1_000), nanos: (ms.rem_euclid(1_000) * 1_000_000) as i32 }
 }
 

@@ -5,8 +5,8 @@ mod fields;
 mod pack;
 mod room;
 
-pub use fields::{FIELDS, FIELD_NUMBERS};
-pub use pack::{pack, packed_len, unpack};
+pub use fields::{FIELD_NUMBERS, FIELDS, at};
+pub use pack::{Packer, pack, packed_len, unpack};
 pub use room::{ReadError, Room, Step};
 
 use fields::NAMES;
@@ -68,12 +68,31 @@ impl Quanta {
         (Self::of(stats), dropped)
     }
 
-    /// Only the fields whose bits are set.
-    pub fn only(mut self, fields: u32) -> Self {
-        for field in (0..FIELDS).filter(|field| fields >> field & 1 == 0) {
-            self.set(field, None);
+    /// Writes those fields back that are set in `fields`.
+    pub fn write_fields(&self, fields: u32, stats: &mut ProcessStats) {
+        for field in (0..FIELDS).filter(|field| fields >> field & 1 == 1) {
+            fields::write_one(field, self.get(field), stats);
         }
-        self
+    }
+
+    /// CPU use in percent of one core.
+    pub fn cpu_pct(&self) -> Option<f64> {
+        self.get(at::CPU_PCT).map(fields::hundredths)
+    }
+
+    /// GPU use in percent, and GPU memory in bytes, over all GPUs.
+    pub fn gpu_sums(&self) -> (Option<f64>, Option<u64>) {
+        (self.get(at::GPU_UTIL_PCT).map(fields::tenths), self.get(at::VRAM).map(fields::bytes))
+    }
+
+    /// Since when it has been idle.
+    pub fn idle_since(&self) -> Option<prost_types::Timestamp> {
+        self.get(at::IDLE_SINCE).map(fields::instant)
+    }
+
+    /// One field as a number, in the units of `Columns`.
+    pub fn get(&self, field: usize) -> Option<i64> {
+        (self.present >> field & 1 == 1).then(|| self.values[field])
     }
 
     /// Those fields of a row, as bits, that it does not say as it stands: the row has them more exactly.
@@ -81,10 +100,6 @@ impl Quanta {
         let mut said = ProcessStats { gpus: Vec::new(), ..*stats };
         self.write(&mut said);
         fields::differing(&said, stats)
-    }
-
-    fn get(&self, field: usize) -> Option<i64> {
-        (self.present >> field & 1 == 1).then(|| self.values[field])
     }
 
     fn set(&mut self, field: usize, value: Option<i64>) {

@@ -22,10 +22,10 @@ fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63) as u64
 }
 
-/// About how many bytes a worker takes among others.
-pub fn packed_len(quanta: &Quanta) -> usize {
+/// About how many bytes those fields of a worker take among others.
+pub fn packed_len(quanta: &Quanta, fields: u32) -> usize {
     let mut length = NAMED;
-    let mut left = quanta.present;
+    let mut left = quanta.present & fields;
     while left != 0 {
         length += encoded_len_varint(zigzag(quanta.values[left.trailing_zeros() as usize]));
         left &= left - 1;
@@ -33,20 +33,80 @@ pub fn packed_len(quanta: &Quanta) -> usize {
     length
 }
 
-/// Packs workers, which must be in ascending order of their slots, as a `Columns` message.
-pub fn pack<'a>(rows: impl Iterator<Item = (u32, &'a Quanta)> + Clone) -> Vec<u8> {
-    let mut message = Vec::new();
-    let (mut count, mut some, mut all) = (0, 0, u32::MAX);
-    for (_, quanta) in rows.clone() {
-        (count, some, all) = (count + 1, some | quanta.present, all & quanta.present);
+/// Workers on their way into columns.
+#[derive(Debug, Default)]
+pub struct Packer {
+    rows: Vec<Head>,
+    /// One row's after the other's, in the order of the fields.
+    values: Vec<i64>,
+}
+
+#[derive(Debug)]
+struct Head {
+    slot: u32,
+    present: u32,
+    /// Its next value.
+    next: u32,
+}
+
+impl Packer {
+    /// Adds those fields of a worker that are set in `fields`. Each worker once, in any order.
+    pub fn add(&mut self, slot: u32, quanta: &Quanta, fields: u32) {
+        let present = quanta.present & fields;
+        self.rows.push(Head { slot, present, next: self.values.len() as u32 });
+        let mut left = present;
+        while left != 0 {
+            self.values.push(quanta.values[left.trailing_zeros() as usize]);
+            left &= left - 1;
+        }
     }
-    let mut values = Vec::new();
-    pack_slots(rows.clone().map(|(slot, _)| slot), some != 0, &mut values, &mut message);
-    for field in (0..FIELDS).filter(|field| some >> field & 1 == 1) {
-        let states = rows.clone().map(|(_, quanta)| quanta);
-        pack_column(field, states, if all >> field & 1 == 1 { 0 } else { count }, &mut values, &mut message);
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
-    message
+
+    /// As a `Columns` message.
+    pub fn pack(mut self) -> Vec<u8> {
+        self.rows.sort_unstable_by_key(|row| row.slot);
+        let some = self.rows.iter().fold(0, |some, row| some | row.present);
+        let all = self.rows.iter().fold(u32::MAX, |all, row| all & row.present);
+        // Small numbers take a byte or two each.
+        let (mut bytes, mut message) = (Vec::new(), Vec::with_capacity(2 * (self.rows.len() + self.values.len())));
+        pack_slots(self.rows.iter().map(|row| row.slot), some != 0, &mut bytes, &mut message);
+        for field in (0..FIELDS).filter(|field| some >> field & 1 == 1) {
+            self.pack_column(field, all >> field & 1 == 1, &mut bytes, &mut message);
+        }
+        message
+    }
+
+    /// One column; in `full` ones all workers have a value. To be called for one field after the other.
+    fn pack_column(&mut self, number: usize, full: bool, bytes: &mut Vec<u8>, message: &mut Vec<u8>) {
+        let mut present = vec![0u8; if full { 0 } else { self.rows.len().div_ceil(8) }];
+        for (at, row) in self.rows.iter_mut().enumerate() {
+            if row.present >> number & 1 == 0 {
+                continue;
+            }
+            if let Some(byte) = present.get_mut(at / 8) {
+                *byte |= 1 << (at % 8);
+            }
+            encode_varint(zigzag(self.values[row.next as usize]), bytes);
+            row.next += 1;
+        }
+        let part =
+            |bytes: &[u8]| if bytes.is_empty() { 0 } else { 1 + encoded_len_varint(bytes.len() as u64) + bytes.len() };
+        encode_key(FIRST + number as u32, WireType::LengthDelimited, message);
+        encode_varint((part(&present) + part(bytes)) as u64, message);
+        field(PRESENT, &mut present, message);
+        field(DELTAS, bytes, message);
+    }
+}
+
+/// Packs workers, each of them once, as a `Columns` message.
+pub fn pack<'a>(rows: impl IntoIterator<Item = (u32, &'a Quanta)>) -> Vec<u8> {
+    let mut packer = Packer::default();
+    rows.into_iter().for_each(|(slot, quanta)| packer.add(slot, quanta, u32::MAX));
+    packer.pack()
 }
 
 /// Slots as distances; where `with_run`, those that one after the other end them as their number.
@@ -73,31 +133,6 @@ fn pack_slots(
         encode_key(RUN, WireType::Varint, message);
         encode_varint(run as u64, message);
     }
-}
-
-/// One column; `bits` is how many workers there are, or 0 where all of them have a value.
-fn pack_column<'a>(
-    number: usize,
-    states: impl Iterator<Item = &'a Quanta>,
-    bits: usize,
-    values: &mut Vec<u8>,
-    message: &mut Vec<u8>,
-) {
-    let mut present = vec![0u8; bits.div_ceil(8)];
-    for (row, quanta) in states.enumerate() {
-        if quanta.present >> number & 1 == 0 {
-            continue;
-        }
-        if let Some(byte) = present.get_mut(row / 8) {
-            *byte |= 1 << (row % 8);
-        }
-        encode_varint(zigzag(quanta.values[number]), values);
-    }
-    let part = |bytes: &[u8]| if bytes.is_empty() { 0 } else { 1 + encoded_len_varint(bytes.len() as u64) + bytes.len() };
-    encode_key(FIRST + number as u32, WireType::LengthDelimited, message);
-    encode_varint((part(&present) + part(values)) as u64, message);
-    field(PRESENT, &mut present, message);
-    field(DELTAS, values, message);
 }
 
 /// Appends a field that is not empty, and empties it.
@@ -143,7 +178,7 @@ mod tests {
             let mut ours = Columns::decode(message.as_slice()).unwrap();
             assert_eq!(ours, theirs);
             assert_eq!(unpack(&mut ours).unwrap(), rows);
-            let about: usize = rows.iter().map(|(_, quanta)| packed_len(quanta)).sum();
+            let about: usize = rows.iter().map(|(_, quanta)| packed_len(quanta, u32::MAX)).sum();
             assert!(message.len() < about + FIELDS * (8 + rows.len().div_ceil(8)) + 8 && about <= message.len() + NAMED * rows.len(), "{about}");
         }
     }

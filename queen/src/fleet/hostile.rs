@@ -136,7 +136,7 @@ fn b1_no_name_of_a_gpu_makes_an_answer_too_large() {
     let mut session = one_hive(&fleet, now, vec![ProcessStats { gpus: vec![long()], ..cpu(1.0) }]);
     let gpus = vec![SlotGpus { slot: 1, gpus: vec![long()], cells: vec![], sole: None }];
     session.batch(now, Batch { gpus, ..Batch::default() }).unwrap();
-    fleet.walk(now, None, |seen| assert_eq!(seen.stats().unwrap().gpus, []));
+    fleet.walk(now, None, |seen| assert_eq!(seen.stats().unwrap().gpus(), []));
 }
 
 #[test]

@@ -4,11 +4,11 @@ use super::Spec;
 use super::age::{Arrivals, Limits, Pardon};
 use super::feed::{Feed, Key, slot};
 use super::index::{Index, Seat};
+use super::measured::Measured;
 use super::row::Checked;
 use super::slots::{Pending, Slots, Synced};
-use common::columns::Quanta;
 use common::{HiveId, WorkerId};
-use proto::{Activity, Freshness, ProcessStats};
+use proto::{Activity, Freshness};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,10 +30,7 @@ pub struct KnownWorker {
     pub id: WorkerId,
     pub spec: Arc<Spec>,
     pub state: i32,
-    pub stats: Option<ProcessStats>,
-    pub quanta: Quanta,
-    /// Bit i: `stats` has field i more exactly than `quanta`.
-    inexact: u32,
+    pub stats: Option<Measured>,
     /// Its only GPU has the numbers that it has itself.
     sole_gpu: bool,
     /// When its last good sample was made.
@@ -64,7 +61,7 @@ impl KnownWorker {
 
     /// Call when `stats` has been written anew. `idle_for` is what the hive's own clock says.
     fn note_activity(&mut self, was_idle: bool, taken: Instant, idle_for: Option<Duration>) {
-        let idle = self.stats.as_ref().is_some_and(|stats| stats.activity == i32::from(Activity::Idle));
+        let idle = self.stats.as_ref().is_some_and(|stats| stats.activity() == Activity::Idle);
         if !idle {
             self.idle_from = None;
         } else if !was_idle || self.idle_from.is_none() {
@@ -236,9 +233,12 @@ impl KnownHive {
             (worker.state, worker.spec) = (row.state, row.spec);
             (worker.dirty, worker.refiltered) = (true, true);
         }
-        (worker.quanta, worker.inexact) = (row.quanta, row.inexact);
         worker.sole_gpu = false;
-        if worker.stats != row.stats {
+        let same = match (&worker.stats, &row.stats) {
+            (Some(before), Some(after)) => before.is(after),
+            (before, after) => before.is_none() && after.is_none(),
+        };
+        if !same {
             let before = std::mem::replace(&mut worker.stats, row.stats);
             worker.note_activity(same_idleness(before.as_ref(), worker.stats.as_ref()), taken, idle_for);
             worker.dirty = true;
@@ -262,8 +262,6 @@ impl KnownHive {
             spec: Arc::clone(&row.spec),
             state: row.state,
             stats: None,
-            quanta: Quanta::default(),
-            inexact: 0,
             sole_gpu: false,
             good: None,
             known: now,
@@ -329,24 +327,22 @@ impl KnownHive {
         }
     }
 
-    fn idle_for(&self, stats: Option<&ProcessStats>) -> Option<Duration> {
+    fn idle_for(&self, stats: Option<&Measured>) -> Option<Duration> {
         idle_for(self.sampled_at.as_ref(), stats)
     }
 }
 
 /// How long a worker has been idle by its hive's own clock: a difference, so the clock's setting does not matter.
-fn idle_for(sampled_at: Option<&prost_types::Timestamp>, stats: Option<&ProcessStats>) -> Option<Duration> {
-    let since = common::from_timestamp(stats?.idle_since.as_ref()?)?;
+fn idle_for(sampled_at: Option<&prost_types::Timestamp>, stats: Option<&Measured>) -> Option<Duration> {
+    let since = common::from_timestamp(&stats?.idle_since()?)?;
     common::from_timestamp(sampled_at?)?.duration_since(since).ok()
 }
 
 /// Whether two samples speak of the same stretch of idleness.
-fn same_idleness(before: Option<&ProcessStats>, after: Option<&ProcessStats>) -> bool {
-    let idle = i32::from(Activity::Idle);
+fn same_idleness(before: Option<&Measured>, after: Option<&Measured>) -> bool {
+    let idle = |stats: &Measured| stats.activity() == Activity::Idle;
     match (before, after) {
-        (Some(before), Some(after)) => {
-            before.activity == idle && after.activity == idle && before.idle_since == after.idle_since
-        }
+        (Some(before), Some(after)) => idle(before) && idle(after) && before.idle_since() == after.idle_since(),
         _ => false,
     }
 }

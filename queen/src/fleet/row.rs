@@ -1,5 +1,6 @@
 //! Checks what a hive says before any of it is kept: names, whose it is, sizes, numbers that cannot be true. Pure.
 
+use super::measured::Measured;
 use super::{Refusal, Spec, holds};
 use common::columns::Quanta;
 use common::gpus::Uses;
@@ -27,11 +28,7 @@ pub struct Checked {
     /// A `WorkerState` as it came.
     pub state: i32,
     /// Its numbers, those that cannot be true left out.
-    pub stats: Option<ProcessStats>,
-    /// The same as columns count them.
-    pub quanta: Quanta,
-    /// Bit i: the row says field i more exactly than `quanta`.
-    pub inexact: u32,
+    pub stats: Option<Measured>,
     /// How many numbers were left out.
     pub dropped: u64,
 }
@@ -55,22 +52,18 @@ pub fn check(hive: &HiveId, row: WorkerRow) -> Result<Checked, Refusal> {
         let reason = format!("the spec of {id} has {} bytes; at most {RECORD_BYTES} are accepted", spec.bytes().len());
         return Err(Refusal::invalid("rows.spec", reason));
     }
-    let mut stats = row.stats;
-    let (quanta, dropped) = match &mut stats {
-        Some(stats) => clean(stats),
-        None => (Quanta::default(), 0),
-    };
-    let dropped = dropped + u64::from(untimely);
-    let inexact = stats.as_ref().map_or(0, |stats| quanta.inexact(stats));
-    Ok(Checked { slot: row.slot, id, spec: Arc::new(spec), state: row.state, stats, quanta, inexact, dropped })
+    let (stats, dropped) = row.stats.map(clean).unzip();
+    let dropped = dropped.unwrap_or(0) + u64::from(untimely);
+    Ok(Checked { slot: row.slot, id, spec: Arc::new(spec), state: row.state, stats, dropped })
 }
 
 /// Takes numbers that cannot be true out of a row, and counts them. The uptime goes too: it is told from the start
 /// time where it is asked for.
-fn clean(stats: &mut ProcessStats) -> (Quanta, u64) {
+fn clean(mut stats: ProcessStats) -> (Measured, u64) {
     stats.uptime = None;
-    let (quanta, dropped) = Quanta::of_believed(stats);
-    (quanta, dropped + clean_gpus(&mut stats.gpus))
+    let (quanta, dropped) = Quanta::of_believed(&mut stats);
+    let dropped = dropped + clean_gpus(&mut stats.gpus);
+    (Measured::of(quanta, stats), dropped)
 }
 
 /// The same for per-GPU rows.
@@ -179,7 +172,7 @@ mod tests {
             ..ProcessStats::default()
         };
         let checked = check(&own, WorkerRow { stats: Some(stats), ..row("box", "8080") }).unwrap();
-        let kept = checked.stats.unwrap();
+        let kept = checked.stats.unwrap().row();
         assert_eq!(checked.dropped, 4);
         assert_eq!((kept.cpu_pct, kept.gpu_util_pct, kept.io_read_bytes_per_second), (None, None, None));
         assert_eq!((kept.memory_current_bytes, kept.gpus[0].vram_bytes), (Some(12_345), Some(1)));

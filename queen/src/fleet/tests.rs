@@ -80,7 +80,7 @@ fn update_workers_thread_safe() {
         }
     });
     assert_eq!(names(&fleet, now).len(), 20);
-    fleet.walk(now, None, |seen| assert_eq!(seen.stats().unwrap().cpu_pct, Some(200.0)));
+    fleet.walk(now, None, |seen| assert_eq!(seen.stats().unwrap().cpu_pct(), Some(200.0)));
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use super::age::Pardon;
 use super::index::is_idle;
 use super::known::{KnownHive, KnownWorker};
+use super::measured::Measured;
 use super::{Fleet, Limits, Spec};
 use common::{HiveId, WorkerId};
-use proto::{Coverage, Freshness, OperationalStatus, ProcessStats, WorkerState};
+use proto::{Coverage, Freshness, OperationalStatus, WorkerState};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -143,7 +144,7 @@ impl<'a> Seen<'a> {
     }
 
     /// Its numbers.
-    pub fn stats(&self) -> Option<&'a ProcessStats> {
+    pub fn stats(&self) -> Option<&'a Measured> {
         self.worker.stats.as_ref()
     }
 
@@ -193,7 +194,7 @@ impl<'a> Seen<'a> {
 
     /// The same without its spec.
     pub fn to_wire_bare(&self) -> proto::Worker {
-        let mut stats = self.worker.stats.clone();
+        let mut stats = self.worker.stats.as_ref().map(Measured::row);
         if let Some(stats) = &mut stats {
             stats.uptime = self.uptime().map(common::duration);
         }

@@ -20,7 +20,7 @@ pub fn objections<'a>(seen: &Seen<'a>, say: &mut impl FnMut(Objection<'a>)) -> b
 pub fn gpu_objections<'a>(seen: &Seen<'a>, say: &mut impl FnMut(Objection<'a>)) -> bool {
     match seen.stats() {
         Some(stats) if is_unused(stats) => return false,
-        Some(stats) => match stats.gpu_util_pct {
+        Some(stats) => match stats.gpu_util_pct() {
             Some(util) if util != 0.0 => say(Objection::GpuInUse(util)),
             _ => say(Objection::Unknown(Some(stats))),
         },

@@ -1,5 +1,6 @@
 //! What can speak against a worker or a GPU: the facts while they are judged, one sentence each when somebody asks.
 
+use crate::fleet::Measured;
 use crate::fleet::room::{Room, Unfit};
 use proto::{Activity, ActivityBasis, Freshness, GpuSampleState, ObjectionKind, ProcessStats, WorkerState};
 use std::fmt;
@@ -22,11 +23,11 @@ pub enum Objection<'a> {
     /// Its probe says so.
     NotReady,
     /// It is busy, by its activity.
-    Busy(&'a ProcessStats),
+    Busy(&'a Measured),
     /// Its GPU use is not zero.
     GpuInUse(f64),
     /// Whether it is idle is not known.
-    Unknown(Option<&'a ProcessStats>),
+    Unknown(Option<&'a Measured>),
     /// It has not been idle for as long as is asked for.
     IdleTooShort { idle: Option<Duration>, least: Duration },
     /// None of these names fits.
@@ -80,7 +81,7 @@ impl fmt::Display for Objection<'_> {
                 Err(_) => write!(f, "its state is {state}, not RUNNING"),
             },
             Self::NotReady => write!(f, "it runs, but says that it is not ready"),
-            Self::Busy(stats) => busy(f, stats),
+            Self::Busy(stats) => busy(f, &stats.row()),
             Self::GpuInUse(util) => write!(f, "its GPU use is {util:.1} %, and only a measured 0 counts"),
             Self::Unknown(stats) => unknown(f, *stats),
             Self::IdleTooShort { idle: Some(idle), least } => {
@@ -123,8 +124,8 @@ fn busy(f: &mut fmt::Formatter<'_>, stats: &ProcessStats) -> fmt::Result {
     }
 }
 
-fn unknown(f: &mut fmt::Formatter<'_>, stats: Option<&ProcessStats>) -> fmt::Result {
-    let state = stats.map(ProcessStats::gpu_sample_state);
+fn unknown(f: &mut fmt::Formatter<'_>, stats: Option<&Measured>) -> fmt::Result {
+    let state = stats.map(Measured::gpu_sample_state);
     match (stats, state) {
         (None, _) => write!(f, "whether it is idle is not known: it has no numbers yet"),
         (_, Some(state @ (GpuSampleState::Timeout | GpuSampleState::Stale | GpuSampleState::Error))) => {

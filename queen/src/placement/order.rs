@@ -1,7 +1,7 @@
 //! In which order workers are answered, and where a page ended. What is not known comes last, whatever the order.
 
 use super::room;
-use crate::fleet::Seen;
+use crate::fleet::{Measured, Seen};
 use common::{HiveId, WorkerId};
 use proto::FindOrder;
 use std::fmt;
@@ -24,7 +24,7 @@ impl Rank {
             FindOrder::Unspecified | FindOrder::Name => Some(0),
             FindOrder::LongestIdle => seen.idle_from().map(|from| since(started, from)),
             // Numbers of hives are neither negative nor NaN, and then their bits are in their order.
-            FindOrder::LeastCpu => seen.stats().and_then(|stats| stats.cpu_pct).map(f64::to_bits),
+            FindOrder::LeastCpu => seen.stats().and_then(Measured::cpu_pct).map(f64::to_bits),
             FindOrder::MostFreeVram => room::most_free(seen).map(|free| !free),
         };
         Self { unknown: value.is_none(), value: value.unwrap_or(0) }

@@ -2,7 +2,7 @@
 //! use none. Room on two GPUs is never added up.
 
 use super::objection::Objection;
-use crate::fleet::Seen;
+use crate::fleet::{Measured, Seen};
 use crate::fleet::room::{self, Unfit};
 
 /// No GPU of it has the room: what speaks against each.
@@ -37,7 +37,7 @@ pub fn most_free(seen: &Seen<'_>) -> Option<u64> {
 
 /// Positions in its hive's record of the GPUs that it uses or was given; of all when there are none of those.
 fn gpus_of<'a>(seen: &Seen<'a>) -> impl Iterator<Item = usize> + use<'a> {
-    let used = seen.stats().map(|stats| stats.gpus.as_slice()).unwrap_or_default();
+    let used = seen.stats().map(Measured::gpus).unwrap_or_default();
     let given = &seen.spec().gpu_uuids;
     let any = used.is_empty() && given.is_empty();
     let is_its = move |uuid: &String| {

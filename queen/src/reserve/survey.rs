@@ -248,7 +248,7 @@ impl Looking<'_> {
             return Some((0, format!("is held by {by}")));
         }
         if claim.idle && !seen.is_idle() {
-            let busy = stats.is_some_and(|stats| stats.activity == i32::from(Activity::Busy));
+            let busy = stats.is_some_and(|stats| stats.activity() == Activity::Busy);
             return Some(if busy { (1, "is busy".to_owned()) } else { (2, "is not known to be idle".to_owned()) });
         }
         None

@@ -3,7 +3,7 @@
 use crate::roster::{Member, Roster, Slot};
 use crate::round::{Round, Sample};
 use common::columns::{Change, Quanta, encode, gaps};
-use common::gpus::{Uses, pack};
+use common::gpus::{Uses, pack, round};
 use prost::Message;
 use proto::push_telemetry_request::Frame;
 use proto::{Batch, PushTelemetryRequest, Snapshot, WorkerRow};
@@ -129,12 +129,14 @@ impl Handed {
         let quanta = stats.map(Quanta::of).unwrap_or_default();
         let uses = Uses::Rows(stats.map(|s| s.gpus.clone()).unwrap_or_default());
         self.known.insert(member.slot, Known { member: Arc::clone(member), quanta, uses });
-        WorkerRow {
-            slot: member.slot,
-            spec: Some(member.spec.clone()),
-            state: member.state.into(),
-            stats: stats.cloned(),
-        }
+        // What differences will say of it later is said from the first: a number must not move when only its form does.
+        let stats = stats.map(|stats| {
+            let mut row = stats.clone();
+            quanta.write(&mut row);
+            round(&mut row.gpus);
+            row
+        });
+        WorkerRow { slot: member.slot, spec: Some(member.spec.clone()), state: member.state.into(), stats }
     }
 
     fn frame(&mut self, round: &Round, frame: Frame) -> PushTelemetryRequest {

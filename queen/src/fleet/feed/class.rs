@@ -72,7 +72,7 @@ impl Class {
 impl Shown {
     /// What a reader at this place must be told, if anything. Not what the index has already moved on: that comes with a
     /// later page, and until then its reader is not whole.
-    pub fn part(&self, inner: &Inner, place: &Place, wanted: &Wanted) -> Option<Part> {
+    pub fn part<'a>(&self, inner: &'a Inner, place: &Place, wanted: &Wanted) -> Option<Part<'a>> {
         let whole = |bytes: &Bytes| Part::Whole(bytes.clone());
         if self.gone {
             return self.bytes.as_ref().filter(|_| self.created <= place.cursor()).map(whole);

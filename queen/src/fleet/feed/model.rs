@@ -2,7 +2,7 @@
 //! forgotten, queens restart, and watchers of every kind read, pause, leave and come back.
 
 use super::*;
-use crate::fleet::{Mask, object};
+use crate::fleet::{Mask, Measured, object};
 use crate::histories::{Client, History, Lens, Log, Object as Seen, check, no_repeats, reached, revision};
 use common::columns::Quanta;
 use common::told::Told;
@@ -236,8 +236,8 @@ impl Model {
             State::Worker { spec, state, stats } => {
                 let same = matches!(before, Some(State::Worker { spec: s, state: t, .. }) if s == spec && t == state);
                 let (freshness, held, refiltered) = (Freshness::Live, None, !same);
-                let exact = Quanta::of(stats).inexact(stats) == 0;
-                let news = News { spec, stats: Some(stats), state: *state, freshness, held, refiltered, exact };
+                let measured = Measured::of(Quanta::of(stats), stats.clone());
+                let news = News { spec, stats: Some(&measured), state: *state, freshness, held, refiltered };
                 writer.put_worker(key, &news)
             }
             State::Hive(hive) => {

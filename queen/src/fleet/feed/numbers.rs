@@ -2,17 +2,16 @@
 //! worker has which slot.
 
 use super::Key;
-use crate::fleet::object;
+use crate::fleet::{Measured, object};
 use bytes::Bytes;
-use common::columns::{FIELDS, Quanta, pack, packed_len};
-use proto::{GpuCell, GpuUse, ProcessStats, SlotGpus};
+use common::gpus;
+use common::columns::{FIELDS, Packer, Quanta, at, packed_len};
+use proto::{GpuCell, GpuUse, SlotGpus};
 
 /// About what one GPU of a worker takes.
 const CELL_BYTES: usize = 12;
 /// `gpu_util_pct` and `vram` among the fields.
-const SUMS: u32 = 1 << 5 | 1 << 6;
-const TENTHS: f64 = 10.0;
-const PAGE: u64 = 4096;
+const SUMS: u32 = 1 << at::GPU_UTIL_PCT | 1 << at::VRAM;
 
 /// Which numbers somebody wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,58 +34,69 @@ pub fn slot(key: Key) -> u32 {
 
 /// A worker in columns.
 #[derive(Debug)]
-pub(super) struct Row {
-    pub slot: u32,
-    quanta: Quanta,
+pub(super) struct Row<'a> {
+    slot: u32,
+    quanta: &'a Quanta,
+    fields: u32,
     /// Empty where its per-GPU rows follow from its sums.
     cells: Vec<GpuCell>,
 }
 
-impl Row {
+impl<'a> Row<'a> {
     /// `None` where columns cannot say it.
-    pub fn of(slot: u32, stats: &ProcessStats, wanted: Numbers) -> Option<Self> {
-        let sums = wanted.fields & SUMS == SUMS;
-        let cells = match stats.gpus.as_slice() {
+    pub fn of(slot: u32, stats: &'a Measured, wanted: Numbers) -> Option<Self> {
+        let (quanta, fields) = (stats.quanta()?, wanted.fields);
+        let cells = match stats.gpus() {
+            [] => Vec::new(),
             _ if !wanted.gpus => Vec::new(),
-            [only] if sums && (only.util_pct, only.vram_bytes) == (stats.gpu_util_pct, stats.vram_bytes) => Vec::new(),
-            gpus => (0..).zip(gpus).map(|(position, gpu)| cell(position, gpu)).collect::<Option<_>>()?,
+            [only] if fields & SUMS == SUMS && (only.util_pct, only.vram_bytes) == stats.sums() => Vec::new(),
+            several => (0..).zip(several).map(|(position, gpu)| cell(position, gpu)).collect::<Option<_>>()?,
         };
-        Some(Self { slot, quanta: Quanta::of(stats).only(wanted.fields), cells })
+        Some(Self { slot, quanta, fields, cells })
     }
 
     /// About how many bytes it takes.
     pub fn len(&self) -> usize {
-        packed_len(&self.quanta) + self.cells.len() * CELL_BYTES
+        packed_len(self.quanta, self.fields) + self.cells.len() * CELL_BYTES
     }
 }
 
+/// Rows of one update.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    packer: Packer,
+    gpus: Vec<SlotGpus>,
+}
+
+impl Rows {
+    /// One more.
+    pub fn add(&mut self, Row { slot, quanta, fields, cells }: Row<'_>) {
+        self.packer.add(slot, quanta, fields);
+        if !cells.is_empty() {
+            self.gpus.push(SlotGpus { slot, cells, ..SlotGpus::default() });
+        }
+    }
+
+    /// As they stand in an update.
+    pub fn parts(self) -> impl Iterator<Item = Bytes> {
+        let columns = (!self.packer.is_empty()).then(|| object::columns(&self.packer.pack()));
+        columns.into_iter().chain(self.gpus.into_iter().map(|gpus| object::gpus(&gpus)))
+    }
+}
+
+/// `None` where a cell would round.
 fn cell(position: u32, gpu: &GpuUse) -> Option<GpuCell> {
-    let tenths = |pct: f64| {
-        let tenths = (pct * TENTHS).round();
-        (tenths / TENTHS == pct && tenths <= f64::from(u32::MAX)).then_some(tenths as u32)
-    };
-    let pages = |bytes: u64| bytes.is_multiple_of(PAGE).then_some(bytes / PAGE);
-    let util = gpu.util_pct.map(|pct| tenths(pct).ok_or(())).transpose().ok()?;
-    let vram = gpu.vram_bytes.map(|bytes| pages(bytes).ok_or(())).transpose().ok()?;
-    Some(GpuCell { position, util, vram })
-}
-
-/// Rows as they stand in an update.
-pub(super) fn parts(mut rows: Vec<Row>) -> Vec<Bytes> {
-    if rows.is_empty() {
-        return Vec::new();
-    }
-    rows.sort_unstable_by_key(|row| row.slot);
-    let mut parts = vec![object::columns(&pack(rows.iter().map(|row| (row.slot, &row.quanta))))];
-    for Row { slot, cells, .. } in rows.into_iter().filter(|row| !row.cells.is_empty()) {
-        parts.push(object::gpus(&SlotGpus { slot, cells, ..SlotGpus::default() }));
-    }
-    parts
+    let (util, vram) = gpus::cell(gpu);
+    let exact = gpus::unrounded(util, vram) == (gpu.util_pct, gpu.vram_bytes);
+    exact.then_some(GpuCell { position, util, vram })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::ProcessStats;
+
+    const PAGE: u64 = 4096;
 
     fn gpu(util_pct: f64, vram: u64) -> GpuUse {
         GpuUse { uuid: "a".into(), util_pct: Some(util_pct), vram_bytes: Some(vram) }
@@ -96,7 +106,8 @@ mod tests {
     fn one_gpu_is_told_by_the_sums_and_several_by_themselves() {
         let row = |gpus: Vec<GpuUse>, wanted| {
             let stats = ProcessStats { gpu_util_pct: Some(12.5), vram_bytes: Some(PAGE), gpus, ..Default::default() };
-            Row::of(1, &stats, wanted).map(|row| row.cells.len())
+            let measured = Measured::of(Quanta::of(&stats), stats);
+            Row::of(1, &measured, wanted).map(|row| row.cells.len())
         };
         assert_eq!(row(vec![gpu(12.5, PAGE)], Numbers::ALL), Some(0));
         assert_eq!(row(vec![gpu(12.4, PAGE)], Numbers::ALL), Some(1));

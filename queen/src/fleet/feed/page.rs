@@ -4,7 +4,7 @@
 use super::class::{Class, View};
 use super::list::Key;
 use super::message::Message;
-use super::numbers::{self, Row};
+use super::numbers::{Row, Rows};
 use super::revision::Revision;
 use super::shelf::{From, Page};
 use super::wanted::Wanted;
@@ -102,12 +102,12 @@ struct Ends {
 
 /// An object in an update.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(super) enum Part<'a> {
     Whole(Bytes),
-    Numbers(Row),
+    Numbers(Row<'a>),
 }
 
-impl Part {
+impl Part<'_> {
     /// How many bytes it takes, or about so many.
     fn len(&self) -> usize {
         match self {
@@ -120,7 +120,7 @@ impl Part {
 #[derive(Default)]
 struct Gathered {
     parts: Vec<Bytes>,
-    rows: Vec<Row>,
+    rows: Rows,
     bytes: usize,
     scanned: u64,
     /// Objects of which states before the one that is told were not.
@@ -132,10 +132,10 @@ struct Gathered {
 }
 
 /// One object on the way of a reader.
-struct Met {
+struct Met<'a> {
     key: Key,
     revision: u64,
-    part: Option<Part>,
+    part: Option<Part<'a>>,
     merged: bool,
     /// Its number in its class.
     state: u64,
@@ -238,7 +238,7 @@ impl Feed {
         self.told.made(gathered.conflated);
         let (cursor, beats) = to;
         let upper = if cursor == tip.0 { Revision::at(cursor) } else { Revision { cursor, whole: from.0.whole } };
-        gathered.parts.extend(numbers::parts(std::mem::take(&mut gathered.rows)));
+        gathered.parts.extend(std::mem::take(&mut gathered.rows).parts());
         let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(upper), &gathered));
         let (hint, states, cut) = (gathered.hint, gathered.state, to != tip);
         Page { from, upper, beats, hint, states, message, cut, made, looked }
@@ -314,7 +314,7 @@ impl View {
 
 impl Gathered {
     /// Takes objects until a page is full; answers the revision at which it stopped, if it did.
-    fn fill(newer: impl Iterator<Item = Met>, hint: Option<Key>, max_bytes: usize) -> (Self, Option<u64>) {
+    fn fill<'a>(newer: impl Iterator<Item = Met<'a>>, hint: Option<Key>, max_bytes: usize) -> (Self, Option<u64>) {
         let mut gathered = Self { bytes: ENVELOPE, hint, ..Self::default() };
         let mut newer = newer.peekable();
         while let Some(met) = newer.next() {
@@ -324,12 +324,12 @@ impl Gathered {
                 gathered.merged += u64::from(met.merged);
                 match part {
                     Part::Whole(bytes) => gathered.parts.push(bytes),
-                    Part::Numbers(row) => gathered.rows.push(row),
+                    Part::Numbers(row) => gathered.rows.add(row),
                 }
             }
             (gathered.hint, gathered.state) = (Some(met.key), met.state);
-            let size = |next: &Met| next.part.as_ref().map_or(0, Part::len);
-            let full = |next: &Met| gathered.bytes + size(next) > max_bytes || gathered.scanned >= SCAN as u64;
+            let size = |next: &Met<'_>| next.part.as_ref().map_or(0, Part::len);
+            let full = |next: &Met<'_>| gathered.bytes + size(next) > max_bytes || gathered.scanned >= SCAN as u64;
             if newer.peek().is_some_and(full) {
                 return (gathered, Some(met.revision));
             }
@@ -340,7 +340,7 @@ impl Gathered {
 
 impl super::Object {
     /// What a watcher at this place must be told, if anything.
-    fn seen_by(&self, place: &Place, wanted: &Wanted) -> Option<Part> {
+    fn seen_by(&self, place: &Place, wanted: &Wanted) -> Option<Part<'_>> {
         let matches = wanted.matches(&self.subject);
         if !self.gone && matches {
             let held = self.detailed.max(self.created) <= place.whole;

@@ -2,9 +2,9 @@
 //! encodes nothing, and a worker that changed twice between two looks is encoded once.
 
 use super::numbers::{Numbers, Row};
-use crate::fleet::{Spec, object};
+use crate::fleet::{Measured, Spec, object};
 use bytes::Bytes;
-use proto::{Freshness, GpuUse, HiveBeat, ProcessStats};
+use proto::{Freshness, HiveBeat};
 use std::cell::OnceCell;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct News<'a> {
     /// What it is.
     pub spec: &'a Arc<Spec>,
     /// Its numbers.
-    pub stats: Option<&'a ProcessStats>,
+    pub stats: Option<&'a Measured>,
     /// A `WorkerState` as it came.
     pub state: i32,
     /// How far its numbers may be trusted.
@@ -24,45 +24,36 @@ pub struct News<'a> {
     pub held: Option<&'a Arc<str>>,
     /// Spec or state changed.
     pub refiltered: bool,
-    /// Columns can say its numbers as they are.
-    pub exact: bool,
 }
 
 /// A worker as it was when it was linked.
 #[derive(Debug)]
 struct Linked {
     spec: Arc<Spec>,
-    stats: Option<ProcessStats>,
+    stats: Option<Measured>,
     state: i32,
     freshness: Freshness,
     held: Option<Arc<str>>,
-    exact: bool,
     slot: u32,
 }
 
 impl Linked {
     fn encode(&self) -> Bytes {
         let held = self.held.as_deref().unwrap_or_default();
-        object::worker(self.spec.bytes(), self.stats.as_ref(), self.state, self.freshness, held, self.slot)
+        let stats = self.stats.as_ref().map(Measured::row);
+        object::worker(self.spec.bytes(), stats.as_ref(), self.state, self.freshness, held, self.slot)
     }
 
     /// Whether more than numbers is another.
     fn differs(&self, news: &News<'_>) -> bool {
-        let gpus = |stats: &ProcessStats| stats.gpus.len();
         let same_gpus = match (&self.stats, news.stats) {
-            (Some(before), Some(after)) => gpus(before) == gpus(after) && before.gpus.iter().zip(&after.gpus).all(same),
-            (None, None) => true,
-            _ => false,
+            (Some(before), Some(after)) => before.is_on_those_of(after),
+            (before, after) => before.is_none() && after.is_none(),
         };
         !same_gpus
             || (self.state, self.freshness, self.held.as_ref()) != (news.state, news.freshness, news.held)
             || news.refiltered
     }
-}
-
-/// Whether two rows are of one GPU.
-fn same((a, b): (&GpuUse, &GpuUse)) -> bool {
-    a.uuid == b.uuid
 }
 
 #[derive(Debug)]
@@ -120,7 +111,6 @@ impl Telling {
             state: news.state,
             freshness: news.freshness,
             held: news.held.cloned(),
-            exact: news.exact,
             slot: 0,
         };
         Self { source: Source::Worker(Box::new(linked)), made: OnceCell::new() }
@@ -142,14 +132,13 @@ impl Telling {
         };
         self.made.take();
         let detailed = linked.differs(news);
-        linked.exact = news.exact;
         if news.refiltered {
             linked.spec.clone_from(news.spec);
         }
         (linked.state, linked.freshness) = (news.state, news.freshness);
         linked.held = news.held.cloned();
         match (&mut linked.stats, news.stats) {
-            (Some(room), Some(stats)) => copy(room, stats),
+            (Some(room), Some(stats)) => room.copy(stats),
             (room, stats) => *room = stats.cloned(),
         }
         detailed
@@ -161,10 +150,10 @@ impl Telling {
     }
 
     /// A worker's numbers alone, where columns can say them.
-    pub(super) fn row(&self, wanted: Numbers) -> Option<Row> {
+    pub(super) fn row(&self, wanted: Numbers) -> Option<Row<'_>> {
         match &self.source {
-            Source::Worker(linked) if linked.exact => Row::of(linked.slot, linked.stats.as_ref()?, wanted),
-            _ => None,
+            Source::Worker(linked) => Row::of(linked.slot, linked.stats.as_ref()?, wanted),
+            Source::Made | Source::Beat { .. } => None,
         }
     }
 
@@ -174,23 +163,11 @@ impl Telling {
     }
 }
 
-/// Copies numbers; the names of GPUs only where they are others.
-fn copy(room: &mut ProcessStats, stats: &ProcessStats) {
-    let mut gpus = std::mem::take(&mut room.gpus);
-    if gpus.len() == stats.gpus.len() && gpus.iter().zip(&stats.gpus).all(same) {
-        for (room, gpu) in gpus.iter_mut().zip(&stats.gpus) {
-            (room.util_pct, room.vram_bytes) = (gpu.util_pct, gpu.vram_bytes);
-        }
-    } else {
-        gpus.clone_from(&stats.gpus);
-    }
-    *room = ProcessStats { gpus, ..*stats };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::WorkerSpec;
+    use common::columns::Quanta;
+    use proto::{GpuUse, ProcessStats, WorkerSpec};
 
     fn stats(cpu_pct: f64, gpu: &str) -> ProcessStats {
         let gpus = vec![GpuUse { uuid: gpu.into(), util_pct: Some(cpu_pct), vram_bytes: None }];
@@ -202,23 +179,25 @@ mod tests {
         let spec = Arc::new(Spec::of(&WorkerSpec { instance: "1".into(), ..WorkerSpec::default() }));
         let (first, second, third) = (stats(1.0, "a"), stats(2.0, "a"), stats(3.0, "b"));
         let (r1, r2): (Arc<str>, Arc<str>) = ("r1".into(), "r2".into());
+        let [one, two, three] = [&first, &second, &third].map(|stats| Measured::of(Quanta::of(stats), stats.clone()));
         let news =
-            |stats, held| News { spec: &spec, stats, state: 2, freshness: Freshness::Live, held, refiltered: false, exact: true };
-        let mut told = Telling::worker(&news(Some(&first), None));
+            |stats, held| News { spec: &spec, stats, state: 2, freshness: Freshness::Live, held, refiltered: false };
+        let mut told = Telling::worker(&news(Some(&one), None));
         told.name(7);
         let changes = [
-            (Some(&first), None, false),
-            (Some(&second), None, false),
-            (Some(&second), Some(&r1), true),
-            (Some(&second), Some(&r2), true),
-            (Some(&third), Some(&r2), true),
+            (Some(&one), None, false),
+            (Some(&two), None, false),
+            (Some(&two), Some(&r1), true),
+            (Some(&two), Some(&r2), true),
+            (Some(&three), Some(&r2), true),
             (None, Some(&r2), true),
-            (Some(&first), Some(&r2), true),
-            (Some(&second), Some(&r2), false),
+            (Some(&one), Some(&r2), true),
+            (Some(&two), Some(&r2), false),
         ];
         for (stats, held, detailed) in changes {
             assert_eq!(told.renew(&news(stats, held), 7), detailed, "{stats:?} {held:?}");
-            let bytes = object::worker(spec.bytes(), stats, 2, Freshness::Live, held.map_or("", AsRef::as_ref), 7);
+            let row = stats.map(Measured::row);
+            let bytes = object::worker(spec.bytes(), row.as_ref(), 2, Freshness::Live, held.map_or("", AsRef::as_ref), 7);
             assert_eq!(told, bytes);
             assert_eq!(told, bytes, "and stay so");
         }

@@ -1,7 +1,8 @@
 //! Blocks of 64 rows, all of one hive: a word for each property, and when the hive was heard. Kept in segments, column
 //! by column, so that a question reads only the columns that it needs, from end to end.
 
-use proto::{Activity, GpuSampleState, ProcessStats, Readiness, WorkerState};
+use crate::fleet::measured::Measured;
+use proto::{Activity, GpuSampleState, Readiness, WorkerState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub struct Flags {
 
 impl Flags {
     /// Of a worker in this state with these numbers.
-    pub fn of(state: i32, stats: Option<&ProcessStats>, held: bool) -> Self {
+    pub fn of(state: i32, stats: Option<&Measured>, held: bool) -> Self {
         let unready = stats.is_some_and(|stats| stats.readiness() == Readiness::NotReady);
         Self {
             ready: state == i32::from(WorkerState::Running) && !unready,
@@ -37,15 +38,15 @@ impl Flags {
 }
 
 /// Whether a worker is known to be idle. Unknown is never idle.
-pub fn is_idle(stats: &ProcessStats) -> bool {
-    stats.activity == i32::from(Activity::Idle)
+pub fn is_idle(stats: &Measured) -> bool {
+    stats.activity() == Activity::Idle
 }
 
 /// A use of exactly zero that the driver has told lately. A plain client that does not say how its number came about is
 /// believed; a number that a hive itself calls stale is not: a hung driver must not make a busy worker look free.
-pub fn is_unused(stats: &ProcessStats) -> bool {
+pub fn is_unused(stats: &Measured) -> bool {
     let told = matches!(stats.gpu_sample_state(), GpuSampleState::Ok | GpuSampleState::Unspecified);
-    told && stats.gpu_util_pct == Some(0.0)
+    told && stats.gpu_util_pct() == Some(0.0)
 }
 
 /// The words of one block. Only rows that are ready count as idle or unused.
@@ -160,6 +161,8 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::columns::Quanta;
+    use proto::ProcessStats;
 
     #[test]
     fn only_a_worker_that_is_ready_is_idle() {
@@ -169,10 +172,11 @@ mod tests {
             readiness: Readiness::NotReady.into(),
             ..ProcessStats::default()
         };
+        let measured = |stats: &ProcessStats| Measured::of(Quanta::of(stats), stats.clone());
         let mut words = Words::default();
-        words.set(4, Flags::of(WorkerState::Running.into(), Some(&stats), true));
+        words.set(4, Flags::of(WorkerState::Running.into(), Some(&measured(&stats)), true));
         assert_eq!(words, Words { held: 4, ..Words::default() });
-        let ready = ProcessStats { readiness: Readiness::Ready.into(), ..stats };
+        let ready = measured(&ProcessStats { readiness: Readiness::Ready.into(), ..stats });
         words.set(4, Flags::of(WorkerState::Running.into(), Some(&ready), true));
         assert_eq!(words, Words { ready: 4, idle: 4, unused: 4, held: 4 });
         words.set(4, Flags::of(WorkerState::Stopping.into(), Some(&ready), false));

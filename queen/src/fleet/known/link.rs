@@ -38,7 +38,6 @@ impl KnownWorker {
             freshness: self.freshness,
             held,
             refiltered: self.refiltered,
-            exact: self.inexact == 0,
         }
     }
 

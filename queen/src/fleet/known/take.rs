@@ -18,14 +18,13 @@ impl KnownHive {
             };
             let new = worker.stats.is_none();
             let stats = worker.stats.get_or_insert_default();
-            let step = room.step(row, &mut worker.quanta, stats);
+            let step = stats.step(room, row);
             dropped += step.dropped;
-            worker.inexact &= !step.written;
             if !step.changed() && !new {
                 continue;
             }
-            if let (true, [only]) = (worker.sole_gpu, stats.gpus.as_mut_slice()) {
-                (only.util_pct, only.vram_bytes) = (stats.gpu_util_pct, stats.vram_bytes);
+            if worker.sole_gpu {
+                stats.follow_sums(step.written);
             }
             worker.dirty = true;
             if step.idleness() || new {
@@ -42,7 +41,6 @@ impl KnownHive {
         let new = worker.stats.is_none();
         let stats = worker.stats.get_or_insert_default();
         worker.sole_gpu = matches!(uses, Uses::Sole(_));
-        worker.dirty |= new || !uses.still(stats);
-        uses.apply(stats);
+        worker.dirty |= stats.write_gpus(uses) || new;
     }
 }

@@ -23,7 +23,7 @@ pub fn workers(fleet: &Fleet, now: Instant, query: &Query) -> Vec<String> {
     fleet.walk(now, None, |seen| {
         if is_candidate(seen, query) && is_wanted(seen, &query.want) {
             let free = gpus_of(seen).filter_map(|gpu| free(&seen.on(), gpu)).max();
-            let (idle, cpu) = (seen.idle_for(), seen.stats().and_then(|stats| stats.cpu_pct));
+            let (idle, cpu) = (seen.idle_for(), seen.stats().and_then(|stats| stats.cpu_pct()));
             found.push(Candidate { place: (seen.hive().clone(), seen.id().clone()), idle, cpu, free });
         }
     });
@@ -69,7 +69,7 @@ fn is_wanted(seen: &Seen<'_>, want: &Want) -> bool {
         Want::Idle => is_idle(),
         Want::UnusedGpu => seen.stats().is_some_and(|stats| {
             let told = matches!(stats.gpu_sample_state(), GpuSampleState::Ok | GpuSampleState::Unspecified);
-            told && stats.gpu_util_pct == Some(0.0)
+            told && stats.gpu_util_pct() == Some(0.0)
         }),
         Want::Model { name, rule, idle } => {
             let fits = |is: &&str| match rule {
@@ -90,7 +90,7 @@ fn is_wanted(seen: &Seen<'_>, want: &Want) -> bool {
 }
 
 fn gpus_of<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a Gpu> {
-    let used: BTreeSet<String> = seen.stats().into_iter().flat_map(|s| &s.gpus).map(|use_| use_.uuid.clone()).collect();
+    let used: BTreeSet<String> = seen.stats().into_iter().flat_map(|s| s.gpus()).map(|use_| use_.uuid.clone()).collect();
     let its: BTreeSet<String> = used.into_iter().chain(seen.spec().gpu_uuids.iter().map(ToString::to_string)).collect();
     seen.on().record().gpus.iter().filter(move |gpu| its.is_empty() || its.contains(&gpu.uuid))
 }

@@ -9,6 +9,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Worker, WorkerState } from "./worker_pb.js";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Hive } from "./hive_pb.js";
+import type { Columns, SlotGpus } from "./telemetry_pb.js";
 
 /**
  * Describes the file rbee/v1/fleet.proto.
@@ -93,6 +94,14 @@ export declare type WatchRequest = Message<"rbee.v1.WatchRequest"> & {
    * @generated from field: google.protobuf.FieldMask fields = 4;
    */
   fields?: FieldMask | undefined;
+
+  /**
+   * Workers of which only numbers changed are told in Update.columns: a fifth of the bytes. For clients that keep which
+   * worker has which slot.
+   *
+   * @generated from field: bool columns = 5;
+   */
+  columns: boolean;
 };
 
 /**
@@ -207,6 +216,23 @@ export declare type Update = Message<"rbee.v1.Update"> & {
    * @generated from field: uint64 conflated = 7;
    */
   conflated: bigint;
+
+  /**
+   * Only with WatchRequest.columns: new numbers of workers told before, by Worker.slot; to be applied after `workers`.
+   * Each value is a difference from nothing, not from the one told before: what has no column, or none for a worker, is
+   * not measured. Uptime is untouched. Where a worker has one GPU and is not among `gpus`, its use and memory there are
+   * the worker's gpu_util_pct and vram. A slot that the client does not know is a reason to begin anew, with a snapshot.
+   *
+   * @generated from field: rbee.v1.Columns columns = 8;
+   */
+  columns?: Columns | undefined;
+
+  /**
+   * Per-GPU numbers of workers in `columns`; positions are those in the worker's own list. Never with gpus or sole.
+   *
+   * @generated from field: repeated rbee.v1.SlotGpus gpus = 9;
+   */
+  gpus: SlotGpus[];
 };
 
 /**

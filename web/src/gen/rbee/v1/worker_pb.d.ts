@@ -55,6 +55,14 @@ export declare type Worker = Message<"rbee.v1.Worker"> & {
    * @generated from field: string reservation = 6;
    */
   reservation: string;
+
+  /**
+   * What it is called in Update.columns, for as long as this queen runs and has not told of its removal. Set by the
+   * queen, once it is in her watches.
+   *
+   * @generated from field: uint32 slot = 7;
+   */
+  slot: number;
 };
 
 /**

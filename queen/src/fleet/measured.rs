@@ -1,0 +1,217 @@
+//! A worker's numbers as the queen keeps them: as columns count them, which takes half the room of a row and is what frames
+//! speak of. A row is made where one is asked for.
+
+use common::columns::{Quanta, Room, Step, at};
+use common::gpus::Uses;
+use proto::{Activity, GpuSampleState, GpuUse, ProcessStats, Readiness};
+
+/// The fields of `sums`.
+const SUMS: u32 = 1 << at::GPU_UTIL_PCT | 1 << at::VRAM;
+
+/// Numbers of one worker.
+#[derive(Debug, Default)]
+pub struct Measured {
+    quanta: Quanta,
+    /// Bit i: `row` says field i more exactly than `quanta`.
+    inexact: u32,
+    /// As it came, while it says anything more exactly.
+    row: Option<Box<ProcessStats>>,
+    gpus: Vec<GpuUse>,
+}
+
+impl Measured {
+    /// Of a row without numbers that cannot be true, and the same as columns count them.
+    pub fn of(quanta: Quanta, mut row: ProcessStats) -> Self {
+        let (gpus, inexact) = (std::mem::take(&mut row.gpus), quanta.inexact(&row));
+        Self { quanta, inexact, row: (inexact != 0).then(|| Box::new(row)), gpus }
+    }
+
+    /// Takes a worker's differences: see [`Room::step`].
+    #[inline]
+    pub fn step(&mut self, room: &mut Room, row: usize) -> Step {
+        let step = room.step(row, &mut self.quanta);
+        if self.inexact & step.written != 0 {
+            self.inexact &= !step.written;
+            self.row.take_if(|_| self.inexact == 0);
+        }
+        step
+    }
+
+    /// Its only GPU has its own sums, where those were written.
+    pub fn follow_sums(&mut self, written: u32) {
+        if written & SUMS == 0 {
+            return;
+        }
+        let sums = self.sums();
+        if let [only] = self.gpus.as_mut_slice() {
+            (only.util_pct, only.vram_bytes) = sums;
+        }
+    }
+
+    /// Writes a list of GPUs; whether it is another.
+    pub fn write_gpus(&mut self, uses: &Uses) -> bool {
+        let sums = self.sums();
+        let other = !uses.still_in(&self.gpus, sums);
+        uses.apply(&mut self.gpus, sums);
+        other
+    }
+
+    /// As a row.
+    pub fn row(&self) -> ProcessStats {
+        let mut row = self.row.as_deref().cloned().unwrap_or_default();
+        self.quanta.write_fields(!self.inexact, &mut row);
+        row.gpus.clone_from(&self.gpus);
+        row
+    }
+
+    /// As columns count them, if they say everything.
+    pub fn quanta(&self) -> Option<&Quanta> {
+        (self.inexact == 0).then_some(&self.quanta)
+    }
+
+    /// Its use of each GPU.
+    pub fn gpus(&self) -> &[GpuUse] {
+        &self.gpus
+    }
+
+    /// Whether two say the same.
+    pub fn is(&self, other: &Self) -> bool {
+        let same = (&self.quanta, self.inexact, &self.gpus) == (&other.quanta, other.inexact, &other.gpus);
+        same && (self.inexact == 0 || self.row() == other.row())
+    }
+
+    /// Takes over what another says, in the room that there is: names of GPUs are copied where they are others.
+    pub fn copy(&mut self, from: &Self) {
+        (self.quanta, self.inexact) = (from.quanta, from.inexact);
+        self.row.clone_from(&from.row);
+        if self.is_on_those_of(from) {
+            for (gpu, from) in self.gpus.iter_mut().zip(&from.gpus) {
+                (gpu.util_pct, gpu.vram_bytes) = (from.util_pct, from.vram_bytes);
+            }
+        } else {
+            self.gpus.clone_from(&from.gpus);
+        }
+    }
+
+    /// Whether the GPUs are the same, in the same order.
+    pub fn is_on_those_of(&self, other: &Self) -> bool {
+        let same = |(a, b): (&GpuUse, &GpuUse)| a.uuid == b.uuid;
+        self.gpus.len() == other.gpus.len() && self.gpus.iter().zip(&other.gpus).all(same)
+    }
+
+    /// GPU use and memory over all GPUs.
+    pub fn sums(&self) -> (Option<f64>, Option<u64>) {
+        let (util, vram) = self.quanta.gpu_sums();
+        let more = |field| self.more_exactly(field);
+        (
+            more(at::GPU_UTIL_PCT).map_or(util, |row| row.gpu_util_pct),
+            more(at::VRAM).map_or(vram, |row| row.vram_bytes),
+        )
+    }
+
+    /// GPU use over all GPUs, in percent.
+    pub fn gpu_util_pct(&self) -> Option<f64> {
+        self.sums().0
+    }
+
+    /// CPU use, in percent of one core.
+    pub fn cpu_pct(&self) -> Option<f64> {
+        self.more_exactly(at::CPU_PCT).map_or_else(|| self.quanta.cpu_pct(), |row| row.cpu_pct)
+    }
+
+    /// Since when it has been idle, on its hive's clock.
+    pub fn idle_since(&self) -> Option<prost_types::Timestamp> {
+        self.more_exactly(at::IDLE_SINCE).map_or_else(|| self.quanta.idle_since(), |row| row.idle_since)
+    }
+
+    /// The row, where it says this field more exactly.
+    fn more_exactly(&self, field: usize) -> Option<&ProcessStats> {
+        self.row.as_deref().filter(|_| self.inexact >> field & 1 == 1)
+    }
+
+    /// What it is doing.
+    pub fn activity(&self) -> Activity {
+        self.named(at::ACTIVITY)
+    }
+
+    /// Whether it can take requests.
+    pub fn readiness(&self) -> Readiness {
+        self.named(at::READINESS)
+    }
+
+    /// How its GPU numbers came about.
+    pub fn gpu_sample_state(&self) -> GpuSampleState {
+        self.named(at::GPU_SAMPLE_STATE)
+    }
+
+    /// A field that is one of a few; those that this queen does not know are unspecified.
+    fn named<E: TryFrom<i32> + Default>(&self, field: usize) -> E {
+        let number = self.quanta.get(field).and_then(|number| i32::try_from(number).ok());
+        number.and_then(|number| E::try_from(number).ok()).unwrap_or_default()
+    }
+}
+
+impl Clone for Measured {
+    fn clone(&self) -> Self {
+        let mut clone = Self::default();
+        clone.copy(self);
+        clone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::columns::{Change, encode};
+    use prost::Message;
+
+    fn measured(row: &ProcessStats) -> Measured {
+        Measured::of(Quanta::of(row), row.clone())
+    }
+
+    fn step(measured: &mut Measured, before: &ProcessStats, after: &ProcessStats) {
+        let change = Change { slot: 1, before: Quanta::of(before), after: Quanta::of(after) };
+        let mut room = Room::default();
+        room.read(&encode(&[change]).unwrap().encode_to_vec()).unwrap();
+        let step = measured.step(&mut room, 0);
+        measured.follow_sums(step.written);
+    }
+
+    #[test]
+    fn what_a_row_says_more_exactly_stays_until_a_frame_says_something_else() {
+        let gpus = vec![GpuUse { uuid: "a".into(), util_pct: Some(1.0), vram_bytes: Some(5) }];
+        let first = ProcessStats { cpu_pct: Some(1.0 / 3.0), vram_bytes: Some(4_097), gpus, ..ProcessStats::default() };
+        let mut kept = measured(&first);
+        assert_eq!((kept.row(), kept.quanta(), kept.cpu_pct()), (first.clone(), None, Some(1.0 / 3.0)));
+        let second = ProcessStats { cpu_pct: Some(2.0), gpu_util_pct: Some(7.5), ..first.clone() };
+        step(&mut kept, &first, &second);
+        let row = kept.row();
+        assert_eq!((row.cpu_pct, row.vram_bytes, row.gpu_util_pct), (Some(2.0), Some(4_097), Some(7.5)));
+        assert_eq!((row.gpus[0].util_pct, row.gpus[0].vram_bytes), (Some(7.5), Some(4_097)));
+        assert!(kept.quanta().is_none() && kept.row.is_some());
+        let third = ProcessStats { vram_bytes: Some(8_192), ..second.clone() };
+        step(&mut kept, &second, &third);
+        assert_eq!((kept.row().vram_bytes, kept.row.is_none(), kept.quanta().is_some()), (Some(8_192), true, true));
+    }
+
+    #[test]
+    fn single_numbers_are_those_of_the_row() {
+        let row = ProcessStats {
+            cpu_pct: Some(12.25),
+            gpu_util_pct: Some(0.0),
+            activity: Activity::Idle.into(),
+            idle_since: Some(prost_types::Timestamp { seconds: 9, nanos: 1_000_000 }),
+            readiness: Readiness::NotReady.into(),
+            gpu_sample_state: 77,
+            ..ProcessStats::default()
+        };
+        for row in [row.clone(), ProcessStats { cpu_pct: Some(0.123_456), ..row.clone() }, ProcessStats::default()] {
+            let kept = measured(&row);
+            assert_eq!((kept.cpu_pct(), kept.sums()), (row.cpu_pct, (row.gpu_util_pct, row.vram_bytes)));
+            assert_eq!((kept.activity(), kept.readiness()), (row.activity(), row.readiness()));
+            assert_eq!((kept.idle_since(), kept.gpu_sample_state()), (row.idle_since, row.gpu_sample_state()));
+            assert!(kept.is(&kept.clone()) && kept.row() == row);
+            assert!(!kept.is(&measured(&ProcessStats { oom_kills: Some(1), ..row })));
+        }
+    }
+}
