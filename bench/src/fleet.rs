@@ -188,7 +188,8 @@ impl Load {
             sampled_at: Some(common::timestamp(SystemTime::now())),
             sequence: 1,
         };
-        proto::Update { revision: "queen:1".into(), columns, beats: vec![beat], ..proto::Update::default() }.encode_to_vec()
+        proto::Update { revision: "queen:1".into(), columns, beats: vec![beat], ..proto::Update::default() }
+            .encode_to_vec()
     }
 }
 

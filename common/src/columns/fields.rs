@@ -67,9 +67,8 @@ pub mod at {
 }
 
 /// Their numbers in `ProcessStats`, in the same order.
-pub const FIELD_NUMBERS: [u32; FIELDS] = [
-    1, 2, 3, 4, 5, 7, 8, 9, 12, 11, 13, 15, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-];
+pub const FIELD_NUMBERS: [u32; FIELDS] =
+    [1, 2, 3, 4, 5, 7, 8, 9, 12, 11, 13, 15, 14, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31];
 
 /// Values of a field are below this.
 pub fn limit(field: usize) -> i64 {
@@ -348,11 +347,11 @@ mod tests {
     /// Every field gets a value of its own here; one that `read`, `write` or `column` mixes up with another shows.
     #[test]
     fn every_field_has_its_number_and_differs_alone() {
-        for field in 0..FIELDS {
+        for (field, number) in FIELD_NUMBERS.into_iter().enumerate() {
             let mut stats = ProcessStats::default();
             write_one(field, Some(1), &mut stats);
             let (key, _) = prost::encoding::decode_key(&mut stats.encode_to_vec().as_slice()).unwrap();
-            assert_eq!((key, differing(&stats, &ProcessStats::default())), (FIELD_NUMBERS[field], 1 << field));
+            assert_eq!((key, differing(&stats, &ProcessStats::default())), (number, 1 << field));
         }
     }
 

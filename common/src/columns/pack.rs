@@ -110,12 +110,7 @@ pub fn pack<'a>(rows: impl IntoIterator<Item = (u32, &'a Quanta)>) -> Vec<u8> {
 }
 
 /// Slots as distances; where `with_run`, those that one after the other end them as their number.
-fn pack_slots(
-    slots: impl Iterator<Item = u32> + Clone,
-    with_run: bool,
-    gaps: &mut Vec<u8>,
-    message: &mut Vec<u8>,
-) {
+fn pack_slots(slots: impl Iterator<Item = u32> + Clone, with_run: bool, gaps: &mut Vec<u8>, message: &mut Vec<u8>) {
     let (mut last, mut run) = (None, 0usize);
     for slot in slots.clone() {
         run = if last.is_some_and(|last: u32| last + 1 == slot) { run + 1 } else { 0 };
@@ -173,13 +168,18 @@ mod tests {
         for (count, gap, sparse) in [(1, 1, 0), (7, 3, 2), (8, 1, 0), (9, 1, 8), (100, 1, 3), (3, 1, 0)] {
             let rows: Vec<(u32, Quanta)> = (0..count).map(|row| (5 + row * gap, quanta(row.into(), sparse))).collect();
             let message = pack(rows.iter().map(|(slot, quanta)| (*slot, quanta)));
-            let changes = rows.iter().map(|(slot, after)| Change { slot: *slot, before: Quanta::default(), after: *after });
+            let changes =
+                rows.iter().map(|(slot, after)| Change { slot: *slot, before: Quanta::default(), after: *after });
             let theirs = encode(&changes.collect::<Vec<_>>()).unwrap();
             let mut ours = Columns::decode(message.as_slice()).unwrap();
             assert_eq!(ours, theirs);
             assert_eq!(unpack(&mut ours).unwrap(), rows);
             let about: usize = rows.iter().map(|(_, quanta)| packed_len(quanta, u32::MAX)).sum();
-            assert!(message.len() < about + FIELDS * (8 + rows.len().div_ceil(8)) + 8 && about <= message.len() + NAMED * rows.len(), "{about}");
+            assert!(
+                message.len() < about + FIELDS * (8 + rows.len().div_ceil(8)) + 8
+                    && about <= message.len() + NAMED * rows.len(),
+                "{about}"
+            );
         }
     }
 }

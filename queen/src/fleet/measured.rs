@@ -103,10 +103,7 @@ impl Measured {
     pub fn sums(&self) -> (Option<f64>, Option<u64>) {
         let (util, vram) = self.quanta.gpu_sums();
         let more = |field| self.more_exactly(field);
-        (
-            more(at::GPU_UTIL_PCT).map_or(util, |row| row.gpu_util_pct),
-            more(at::VRAM).map_or(vram, |row| row.vram_bytes),
-        )
+        (more(at::GPU_UTIL_PCT).map_or(util, |row| row.gpu_util_pct), more(at::VRAM).map_or(vram, |row| row.vram_bytes))
     }
 
     /// GPU use over all GPUs, in percent.

@@ -129,7 +129,14 @@ mod tests {
             WorkerSpec { hive: "box".into(), group: "llm".into(), instance: "8080".into(), ..Default::default() };
         let stats = ProcessStats { cpu_pct: Some(12.5), ..ProcessStats::default() };
         let mut bytes = BytesMut::new();
-        bytes.extend(worker(&spec.encode_to_vec(), Some(&stats), WorkerState::Running.into(), Freshness::Live, "r1", 9));
+        bytes.extend(worker(
+            &spec.encode_to_vec(),
+            Some(&stats),
+            WorkerState::Running.into(),
+            Freshness::Live,
+            "r1",
+            9,
+        ));
         bytes.extend(worker(&spec.encode_to_vec(), None, -1, Freshness::Lost, "", 0));
         bytes.extend(removal("box/llm/1", true));
         bytes.extend(removal("box", false));

@@ -2,8 +2,8 @@
 //! use none. Room on two GPUs is never added up.
 
 use super::objection::Objection;
-use crate::fleet::{Measured, Seen};
 use crate::fleet::room::{self, Unfit};
+use crate::fleet::{Measured, Seen};
 
 /// No GPU of it has the room: what speaks against each.
 pub fn objections<'a>(seen: &Seen<'a>, required: u64, headroom: u64, say: &mut impl FnMut(Objection<'a>)) {

@@ -1,17 +1,22 @@
 //! The index against a model that knows every state there ever was: objects come, change and go, removals are
 //! forgotten, queens restart, and watchers of every kind read, pause, leave and come back.
 
+mod state;
+mod wishes;
+
 use super::*;
-use crate::fleet::{Mask, Measured, object};
+use crate::fleet::{Measured, object};
 use crate::histories::{Client, History, Lens, Log, Object as Seen, check, no_repeats, reached, revision};
 use common::columns::Quanta;
 use common::told::Told;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use proto::watch_response::Event;
-use proto::{Bookmark, Freshness, Hive, ProcessStats, SnapshotBegin, SnapshotEnd, SnapshotReason};
-use proto::{GpuUse, Update, WatchResponse, Worker, WorkerSpec};
+use proto::{Bookmark, Freshness, Hive, SnapshotBegin, SnapshotEnd, SnapshotReason};
+use proto::{Update, WatchResponse, Worker, WorkerSpec};
+use state::{State, seen, stats, worker_name};
 use std::collections::BTreeMap;
+use wishes::{WISHES, lens, wanted};
 
 /// Cases in the short form, and with `LONG=1`.
 const CASES: (u32, u32) = (100, 20_000);
@@ -58,76 +63,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => watcher.prop_map(|watcher| Step::List { watcher }),
         1 => any::<u8>().prop_map(|lost| Step::Restart { lost }),
     ]
-}
-
-const WISHES: usize = 9;
-
-/// What there is to wish for; the queen's words for it. The last ones are told numbers in columns.
-fn wanted(wish: usize) -> Wanted {
-    let model = |model: &str| Some(Filter { model: model.into(), ..Filter::default() });
-    let (plain, columns) = (plain(wish), plain(wish) != wish);
-    let (filter, paths): (_, &[&str]) = match plain {
-        0 => (None, &[]),
-        1 => (model("a"), &[]),
-        2 => (Some(Filter { state: 2, ..Filter::default() }), &[]),
-        3 => (None, &["workers.state"]),
-        4 => (model("b"), &["workers.stats.cpu_pct", "hives"]),
-        _ => (Some(Filter { hive: "h1".into(), ..Filter::default() }), &["workers.spec.model", "beats"]),
-    };
-    let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-    Wanted::new(filter, Mask::compile(&paths).unwrap(), columns)
-}
-
-/// The wish for the same without columns.
-fn plain(wish: usize) -> usize {
-    match wish {
-        6 => 0,
-        7 => 1,
-        8 => 4,
-        plain => plain,
-    }
-}
-
-/// The same in the checkers' words.
-fn lens(wish: usize, object: &Seen) -> Option<Seen> {
-    let is = |worker: &Worker, model: &str| worker.spec.as_ref().unwrap().model.as_deref() == Some(model);
-    let named = |worker: &Worker| {
-        let spec = worker.spec.clone().unwrap();
-        WorkerSpec { hive: spec.hive, group: spec.group, instance: spec.instance, ..WorkerSpec::default() }
-    };
-    let told = |worker: Worker| Some(Seen::Worker(Box::new(worker)));
-    let wish = plain(wish);
-    match object {
-        Seen::Worker(worker) => match wish {
-            1 if !is(worker, "a") => None,
-            2 if worker.state != 2 => None,
-            3 => told(Worker { spec: Some(named(worker)), state: worker.state, ..Worker::default() }),
-            4 if !is(worker, "b") => None,
-            4 => {
-                let cpu_pct = worker.stats.as_ref().unwrap().cpu_pct;
-                let stats = Some(ProcessStats { cpu_pct, ..ProcessStats::default() });
-                told(Worker { spec: Some(named(worker)), stats, ..Worker::default() })
-            }
-            5 if worker.spec.as_ref().unwrap().hive != "h1" => None,
-            5 => {
-                let model = worker.spec.as_ref().unwrap().model.clone();
-                told(Worker { spec: Some(WorkerSpec { model, ..named(worker) }), ..Worker::default() })
-            }
-            _ => Some(object.clone()),
-        },
-        Seen::Hive(hive) if wish == 5 && hive.id != "h1" => None,
-        Seen::Hive(hive) if wish == 3 || wish == 5 => {
-            Some(Seen::Hive(Box::new(Hive { id: hive.id.clone(), ..Hive::default() })))
-        }
-        Seen::Hive(_) => Some(object.clone()),
-    }
-}
-
-/// What an object is.
-#[derive(Clone)]
-enum State {
-    Worker { spec: Arc<Spec>, state: i32, stats: ProcessStats },
-    Hive(Hive),
 }
 
 struct Reader {
@@ -388,39 +323,6 @@ impl Model {
             reached(&reader.history, &last)
                 .unwrap_or_else(|fault| panic!("watcher {watcher}, wish {}: {fault}", reader.wish));
         }
-    }
-}
-
-fn worker_name(name: u32) -> String {
-    format!("h{}/g/{name}", name % 2)
-}
-
-/// Numbers with a CPU use; some workers have a GPU, some two, and one more digits than columns have.
-fn stats(name: u32, cpu: u8) -> ProcessStats {
-    let gpu = |uuid: &str, util_pct| GpuUse { uuid: uuid.into(), util_pct: Some(util_pct), vram_bytes: Some(4096) };
-    let util = f64::from(cpu) + 0.5;
-    let gpus = match name % 4 {
-        0 | 1 => vec![],
-        2 => vec![gpu("one", util)],
-        _ => vec![gpu("one", util), gpu("other", if cpu == 2 { 0.125 } else { 0.0 })],
-    };
-    let sums = (!gpus.is_empty()).then_some((util, 4096 * gpus.len() as u64));
-    let cpu_pct = if name == 1 && cpu == 2 { 1.0 / 3.0 } else { cpu.into() };
-    let (gpu_util_pct, vram_bytes) = sums.unzip();
-    ProcessStats { cpu_pct: Some(cpu_pct), gpu_util_pct, vram_bytes, gpus, ..ProcessStats::default() }
-}
-
-/// A state in the checkers' words.
-fn seen(state: &State) -> Seen {
-    match state {
-        State::Worker { spec, state, stats } => Seen::Worker(Box::new(Worker {
-            spec: Some(spec.whole()),
-            state: *state,
-            stats: Some(stats.clone()),
-            freshness: Freshness::Live.into(),
-            ..Worker::default()
-        })),
-        State::Hive(hive) => Seen::Hive(Box::new(hive.clone())),
     }
 }
 

@@ -4,8 +4,8 @@
 use super::Key;
 use crate::fleet::{Measured, object};
 use bytes::Bytes;
-use common::gpus;
 use common::columns::{FIELDS, Packer, Quanta, at, packed_len};
+use common::gpus;
 use proto::{GpuCell, GpuUse, SlotGpus};
 
 /// About what one GPU of a worker takes.

@@ -197,7 +197,8 @@ mod tests {
         for (stats, held, detailed) in changes {
             assert_eq!(told.renew(&news(stats, held), 7), detailed, "{stats:?} {held:?}");
             let row = stats.map(Measured::row);
-            let bytes = object::worker(spec.bytes(), row.as_ref(), 2, Freshness::Live, held.map_or("", AsRef::as_ref), 7);
+            let bytes =
+                object::worker(spec.bytes(), row.as_ref(), 2, Freshness::Live, held.map_or("", AsRef::as_ref), 7);
             assert_eq!(told, bytes);
             assert_eq!(told, bytes, "and stay so");
         }

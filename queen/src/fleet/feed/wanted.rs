@@ -1,8 +1,8 @@
 //! What a watcher wants to be told: which objects, and what of them.
 
+use super::Subject;
 use super::numbers::Numbers;
 use super::telling::Telling;
-use super::Subject;
 use crate::fleet::Mask;
 use crate::fleet::filter;
 use bytes::Bytes;

@@ -90,7 +90,8 @@ fn is_wanted(seen: &Seen<'_>, want: &Want) -> bool {
 }
 
 fn gpus_of<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a Gpu> {
-    let used: BTreeSet<String> = seen.stats().into_iter().flat_map(|s| s.gpus()).map(|use_| use_.uuid.clone()).collect();
+    let used: BTreeSet<String> =
+        seen.stats().into_iter().flat_map(|s| s.gpus()).map(|use_| use_.uuid.clone()).collect();
     let its: BTreeSet<String> = used.into_iter().chain(seen.spec().gpu_uuids.iter().map(ToString::to_string)).collect();
     seen.on().record().gpus.iter().filter(move |gpu| its.is_empty() || its.contains(&gpu.uuid))
 }

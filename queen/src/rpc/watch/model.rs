@@ -168,7 +168,8 @@ impl Watching {
         let shown: Lens<'_> = &|object: &Object| lens(self.wish, object);
         let found = check(&self.history, log, shown);
         // Without a mask, columns are told of every change, be it back to what was.
-        let found = if plain(self.wish) < 2 || self.wish == 5 { found } else { found.and_then(|()| no_repeats(&self.history)) };
+        let found =
+            if plain(self.wish) < 2 || self.wish == 5 { found } else { found.and_then(|()| no_repeats(&self.history)) };
         found.unwrap_or_else(|fault| panic!("wish {}: {fault}", self.wish));
     }
 }
