@@ -2,7 +2,7 @@
 //! follows the index like a watcher and keeps what it shows in an index of its own, under the same revisions.
 
 use super::list::{Key, Ordered};
-use super::page::{Part, Place, SCAN};
+use super::page::{Part, Place};
 use super::shelf::Shelf;
 use super::wanted::Wanted;
 use super::{Inner, Object, TOMBSTONES_MIN};
@@ -94,7 +94,7 @@ impl View {
         }
         self.forget(inner.forgotten);
         let mut newer = inner.objects.newer(self.reached, self.hint);
-        for (key, revision, object) in newer.by_ref().take(SCAN) {
+        for (key, revision, object) in newer.by_ref().take(inner.scan as usize) {
             self.take(key, revision, object, wanted);
             (self.reached, self.hint) = (revision, Some(key));
         }

@@ -37,6 +37,7 @@ use super::object;
 use bytes::Bytes;
 use followers::Followers;
 use list::Ordered;
+use page::SCAN;
 use proto::Filter;
 use shelf::Shelf;
 use std::collections::{HashMap, VecDeque};
@@ -114,6 +115,8 @@ struct Inner {
     tombstones: VecDeque<(Key, u64, Instant)>,
     /// The newest revision of a removal that has been forgotten.
     forgotten: u64,
+    /// So many objects are looked at for one page.
+    scan: u64,
 }
 
 impl Inner {
@@ -160,7 +163,8 @@ impl Feed {
     /// An empty index. `instance` tells this queen's revisions from those of all others. At most `max_classes`
     /// different filters and masks are watched at once.
     pub fn new(instance: String, max_classes: usize) -> Self {
-        let (inner, shelf, classes) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let inner = Mutex::new(Inner { scan: SCAN, ..Inner::default() });
+        let (shelf, classes) = (Mutex::default(), Mutex::default());
         let (watched, told) = (Watched::default(), Told::default());
         Self { instance, inner, shelf, classes, max_classes, followers: Arc::default(), watched, told }
     }

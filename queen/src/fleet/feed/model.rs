@@ -2,6 +2,7 @@
 //! forgotten, queens restart, and watchers of every kind read, pause, leave and come back.
 
 mod state;
+mod steps;
 mod wishes;
 
 use super::*;
@@ -16,54 +17,19 @@ use proto::{Bookmark, Freshness, Hive, SnapshotBegin, SnapshotEnd, SnapshotReaso
 use proto::{Update, WatchResponse, Worker, WorkerSpec};
 use state::{State, seen, stats, worker_name};
 use std::collections::BTreeMap;
+use steps::{Step, step};
 use wishes::{WISHES, lens, wanted};
 
 /// Cases in the short form, and with `LONG=1`.
 const CASES: (u32, u32) = (100, 20_000);
 /// Watchers in each case, one for each wish and a second one for some.
 const WATCHERS: usize = 13;
+/// Fewer objects than change between two looks.
+const FEW: u64 = 5;
 /// Far more than everything there is takes.
 const PAGES: usize = 10_000;
 /// So many workers that come and go make the index forget.
 const CHURN: u32 = TOMBSTONES_MIN as u32 + 40;
-
-#[derive(Debug, Clone)]
-enum Step {
-    Put { name: u8, model: u8, state: i32, cpu: u8 },
-    Sample { name: u8, cpu: u8 },
-    Remove { name: u8 },
-    Hive { name: u8, hostname: u8 },
-    Beat { name: u8 },
-    Churn,
-    Wait { seconds: u64 },
-    Read { watcher: usize, pages: u8, bytes: usize },
-    Bookmark { watcher: usize },
-    Open { watcher: usize, wish: usize },
-    Resume { watcher: usize },
-    List { watcher: usize },
-    Restart { lost: u8 },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let watcher = 0..WATCHERS;
-    prop_oneof![
-        12 => (0..8_u8, 0..3_u8, 1..4_i32, 0..3_u8)
-            .prop_map(|(name, model, state, cpu)| Step::Put { name, model, state, cpu }),
-        12 => (0..8_u8, 0..3_u8).prop_map(|(name, cpu)| Step::Sample { name, cpu }),
-        4 => (0..10_u8).prop_map(|name| Step::Remove { name }),
-        2 => (0..2_u8, 0..3_u8).prop_map(|(name, hostname)| Step::Hive { name, hostname }),
-        2 => (0..2_u8).prop_map(|name| Step::Beat { name }),
-        1 => Just(Step::Churn),
-        1 => (0..400_u64).prop_map(|seconds| Step::Wait { seconds }),
-        12 => (watcher.clone(), 1..4_u8, 150..900_usize)
-            .prop_map(|(watcher, pages, bytes)| Step::Read { watcher, pages, bytes }),
-        2 => watcher.clone().prop_map(|watcher| Step::Bookmark { watcher }),
-        1 => (watcher.clone(), 0..WISHES).prop_map(|(watcher, wish)| Step::Open { watcher, wish }),
-        3 => watcher.clone().prop_map(|watcher| Step::Resume { watcher }),
-        1 => watcher.prop_map(|watcher| Step::List { watcher }),
-        1 => any::<u8>().prop_map(|lost| Step::Restart { lost }),
-    ]
-}
 
 struct Reader {
     wish: usize,
@@ -88,7 +54,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let feed = Feed::new("q0".into(), WISHES);
+        let feed = feed(0);
         let reader = |index: usize| Reader {
             wish: index % WISHES,
             class: None,
@@ -197,7 +163,7 @@ impl Model {
 
     /// Another queen, which hears of the same objects but some.
     fn restart(&mut self, lost: u8) {
-        self.feed = Feed::new(format!("q{}", self.runs), WISHES);
+        self.feed = feed(self.runs);
         self.runs += 1;
         self.keys.clear();
         self.beats.clear();
@@ -326,6 +292,13 @@ impl Model {
     }
 }
 
+/// The index of one run of a queen. Every other one looks at few objects for one page, so that classes are behind it.
+fn feed(run: u32) -> Feed {
+    let feed = Feed::new(format!("q{run}"), WISHES);
+    feed.lock().scan = if run.is_multiple_of(2) { FEW } else { SCAN };
+    feed
+}
+
 impl Reader {
     fn hear(&mut self, mut message: WatchResponse) {
         self.told.take(&mut message).unwrap();
@@ -381,6 +354,21 @@ fn who_reads_in_small_pages_is_told_of_more_than_numbers_that_changed_before_the
     // What the other one was told a moment ago would be told again as it is.
     let later = [Step::Wait { seconds: 1 }, read(1, 9)];
     before.into_iter().chain(after).chain(later).for_each(|step| model.take(step));
+    model.finish();
+}
+
+#[test]
+fn what_its_class_has_not_looked_at_again_is_told_to_nobody_as_it_is_now() {
+    let mut model = Model::new();
+    let put = |name, state| Step::Put { name, model: 0, state, cpu: 0 };
+    let open = |watcher| Step::Open { watcher, wish: 6 };
+    let read = |watcher, pages| Step::Read { watcher, pages, bytes: 900 };
+    (0..8).for_each(|name| model.take(put(name, 1)));
+    [open(0), open(1), read(0, 9), read(1, 9), put(0, 2), read(0, 9)].into_iter().for_each(|step| model.take(step));
+    // More than a class looks at for one page, and then what one has read already and the other has not.
+    (1..8).for_each(|name| model.take(put(name, 2)));
+    let after = [Step::Sample { name: 0, cpu: 1 }, Step::Wait { seconds: 1 }, read(1, 9)];
+    after.into_iter().for_each(|step| model.take(step));
     model.finish();
 }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 /// How many objects one page looks at: bounds the time the lock is held for a filter that matches little.
-pub(super) const SCAN: usize = 8_192;
+pub(super) const SCAN: u64 = 8_192;
 /// Room in a message for what surrounds the objects.
 const ENVELOPE: usize = 128;
 
@@ -260,7 +260,7 @@ impl Inner {
             merged: object.prior > place.cursor,
             state: 0,
         });
-        let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes);
+        let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes, self.scan);
         let upper = stopped.unwrap_or(self.revision);
         // Every state has its own revision: those that no object stands at any more were replaced.
         gathered.conflated = match wanted.filter {
@@ -301,7 +301,7 @@ impl View {
             merged: false,
             state: shown.state,
         });
-        let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes);
+        let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes, inner.scan);
         if stopped.is_none() {
             gathered.state = self.states;
         }
@@ -314,7 +314,12 @@ impl View {
 
 impl Gathered {
     /// Takes objects until a page is full; answers the revision at which it stopped, if it did.
-    fn fill<'a>(newer: impl Iterator<Item = Met<'a>>, hint: Option<Key>, max_bytes: usize) -> (Self, Option<u64>) {
+    fn fill<'a>(
+        newer: impl Iterator<Item = Met<'a>>,
+        hint: Option<Key>,
+        max_bytes: usize,
+        scan: u64,
+    ) -> (Self, Option<u64>) {
         let mut gathered = Self { bytes: ENVELOPE, hint, ..Self::default() };
         let mut newer = newer.peekable();
         while let Some(met) = newer.next() {
@@ -329,7 +334,7 @@ impl Gathered {
             }
             (gathered.hint, gathered.state) = (Some(met.key), met.state);
             let size = |next: &Met<'_>| next.part.as_ref().map_or(0, Part::len);
-            let full = |next: &Met<'_>| gathered.bytes + size(next) > max_bytes || gathered.scanned >= SCAN as u64;
+            let full = |next: &Met<'_>| gathered.bytes + size(next) > max_bytes || gathered.scanned >= scan;
             if newer.peek().is_some_and(full) {
                 return (gathered, Some(met.revision));
             }
