@@ -1,10 +1,12 @@
 //! Messages of the wire that are more than protobuf: columns of differences, cells of GPUs, times.
 
-use common::columns::{Change, Quanta, decode, encode, gaps, slots};
+use common::columns::{Change, Quanta, Room, decode, encode, gaps, slots};
+use common::columns::{pack as pack_states, unpack as unpack_states};
 use common::gpus::{Uses, pack, unpack};
+use common::told::Told;
 use common::{from_duration, from_timestamp};
 use prost::Message;
-use proto::{Columns, Gpu, ProcessStats, SlotGpus};
+use proto::{Columns, Gpu, ProcessStats, SlotGpus, WatchResponse};
 
 /// Columns against any state: what comes out goes in again, and rows keep their numbers.
 pub fn columns(bytes: &[u8]) {
@@ -15,6 +17,10 @@ pub fn columns(bytes: &[u8]) {
         assert_eq!(Quanta::of(&row), quanta, "{stats:?}");
         stats.idle_since.as_ref().and_then(from_timestamp);
         stats.uptime.as_ref().and_then(from_duration);
+    }
+    if let Ok(mut message) = WatchResponse::decode(bytes) {
+        // An error is a client that begins anew.
+        let _begins_anew = Told::default().take(&mut message);
     }
     let Ok(mut columns) = Columns::decode(bytes) else { return };
     if let Ok(found) = slots(&columns.slot_gaps) {
@@ -32,7 +38,22 @@ pub fn columns(bytes: &[u8]) {
         unpacked.rows.iter().map(|(slot, after)| Change { slot: *slot, before, after: *after }).collect();
     let Some(mut again) = encode(&changes) else { return };
     let twice = decode(&mut again, |_| Some(before)).expect("what was encoded can be decoded");
-    assert_eq!((twice.rows, twice.dropped), (unpacked.rows, 0));
+    assert_eq!((&twice.rows, twice.dropped), (&unpacked.rows, 0));
+    whole_states(&unpacked.rows);
+}
+
+/// States as a watch tells them.
+fn whole_states(rows: &[(u32, Quanta)]) {
+    let message = pack_states(rows.iter().map(|(slot, quanta)| (*slot, quanta)));
+    let mut columns = Columns::decode(message.as_slice()).expect("what was packed can be decoded");
+    assert_eq!(unpack_states(&mut columns).as_deref(), Ok(rows));
+    let mut room = Room::default();
+    room.read(&message).expect("and read where it lies");
+    for (row, (slot, quanta)) in rows.iter().enumerate() {
+        let mut read = Quanta::default();
+        room.step(row, &mut read);
+        assert_eq!((room.slots()[row], read), (*slot, *quanta));
+    }
 }
 
 /// Cells of GPUs against a hive with two.
@@ -51,6 +72,6 @@ pub fn gpus(bytes: &[u8]) {
     assert_eq!(told_of(&again(&settled)), told_of(&settled));
     assert_eq!(told_of(&settled).len(), told_of(&uses).len());
     let mut stats = ProcessStats::default();
-    uses.apply(&mut stats);
+    uses.apply(&mut stats.gpus, (stats.gpu_util_pct, stats.vram_bytes));
     assert_eq!(stats.gpus.len(), told_of(&uses).len());
 }
