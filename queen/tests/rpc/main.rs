@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod columns;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod masks;
