@@ -74,6 +74,10 @@ async fn more_classes_than_allowed_are_told_when_to_come_again() {
     same.until("the snapshot", |mirror| mirror.snapshots == 1).await;
     let mut all = Watching::open(&queen, WatchRequest::default()).await.unwrap();
     all.until("the snapshot", |mirror| mirror.snapshots == 1).await;
+    // The dashboard asks for columns; it is served all the same.
+    let columns = WatchRequest { columns: true, ..WatchRequest::default() };
+    let mut dashboard = Watching::open(&queen, columns).await.unwrap();
+    dashboard.until("the snapshot", |mirror| mirror.snapshots == 1).await;
     drop((first, same));
     eventually("the class to end with its last watcher", async || Watching::open(&queen, only("b")).await.ok()).await;
 }
