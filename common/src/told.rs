@@ -38,8 +38,7 @@ impl Told {
         Ok(())
     }
 
-    /// Keeps workers as they were told, or listed.
-    pub fn keep(&mut self, workers: &[Worker]) {
+    fn keep(&mut self, workers: &[Worker]) {
         let named = workers.iter().filter(|worker| worker.slot != 0);
         self.0.extend(named.map(|worker| (worker.slot, worker.clone())));
     }

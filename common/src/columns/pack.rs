@@ -2,17 +2,10 @@
 //! all who are told of the same workers.
 
 use super::fields::FIELDS;
+use super::room::{DELTAS, FIRST, PRESENT, RUN, SLOT_GAPS};
 use super::{ColumnError, Quanta, RUN_MIN, decode};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use proto::Columns;
-
-/// `Columns.slot_gaps`, the first field of a worker, and `Columns.run`.
-const SLOT_GAPS: u32 = 1;
-const FIRST: u32 = 2;
-const RUN: u32 = FIRST + FIELDS as u32;
-/// `Column.present` and `Column.deltas`.
-const PRESENT: u32 = 1;
-const DELTAS: u32 = 2;
 
 /// About what one worker takes beside its values.
 const NAMED: usize = 2;

@@ -6,12 +6,12 @@ use super::{ColumnError, Quanta, add_run};
 use crate::wire::{self, Unusual};
 
 /// `Columns.slot_gaps`; the fields follow in their order, then `Columns.run`.
-const SLOT_GAPS: u32 = 1;
-const FIRST: u32 = 2;
-const RUN: u32 = FIRST + FIELDS as u32;
+pub(super) const SLOT_GAPS: u32 = 1;
+pub(super) const FIRST: u32 = 2;
+pub(super) const RUN: u32 = FIRST + FIELDS as u32;
 /// `Column.present` and `Column.deltas`.
-const PRESENT: u32 = 1;
-const DELTAS: u32 = 2;
+pub(super) const PRESENT: u32 = 1;
+pub(super) const DELTAS: u32 = 2;
 
 /// Fields that say since when a worker has been idle: activity and idle_since.
 const IDLENESS: u32 = 1 << at::ACTIVITY | 1 << at::IDLE_SINCE;

@@ -5,8 +5,8 @@ use common::columns::{Quanta, Room, Step, at};
 use common::gpus::Uses;
 use proto::{Activity, GpuSampleState, GpuUse, ProcessStats, Readiness};
 
-/// The fields of `sums`.
-const SUMS: u32 = 1 << at::GPU_UTIL_PCT | 1 << at::VRAM;
+/// The fields of [`Measured::sums`], as bits.
+pub const SUMS: u32 = 1 << at::GPU_UTIL_PCT | 1 << at::VRAM;
 
 /// Numbers of one worker.
 #[derive(Debug, Default)]

@@ -24,7 +24,7 @@ pub use classes::TooManyClasses;
 pub use followers::{Bell, Following, INTERVALS, Rhythm, Why};
 pub use list::Key;
 pub use message::Message;
-pub use numbers::{Numbers, slot};
+pub use numbers::slot;
 pub use page::{Place, Read};
 pub use revision::Revision;
 pub use sizes::{Sizes, Told};

@@ -2,30 +2,16 @@
 //! worker has which slot.
 
 use super::Key;
+use crate::fleet::mask::Numbers;
+use crate::fleet::measured::SUMS;
 use crate::fleet::{Measured, object};
 use bytes::Bytes;
-use common::columns::{FIELDS, Packer, Quanta, at, packed_len};
+use common::columns::{Packer, Quanta, packed_len};
 use common::gpus;
 use proto::{GpuCell, GpuUse, SlotGpus};
 
 /// About what one GPU of a worker takes.
 const CELL_BYTES: usize = 12;
-/// `gpu_util_pct` and `vram` among the fields.
-const SUMS: u32 = 1 << at::GPU_UTIL_PCT | 1 << at::VRAM;
-
-/// Which numbers somebody wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Numbers {
-    /// Those fields, as bits.
-    pub fields: u32,
-    /// Per-GPU rows.
-    pub gpus: bool,
-}
-
-impl Numbers {
-    /// All.
-    pub const ALL: Self = Self { fields: (1 << FIELDS) - 1, gpus: true };
-}
 
 /// What a worker is called in columns; never 0.
 pub fn slot(key: Key) -> u32 {

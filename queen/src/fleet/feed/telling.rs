@@ -1,7 +1,8 @@
 //! What is told of an object: its bytes in an update, made when somebody first reads them. A fleet that nobody watches
 //! encodes nothing, and a worker that changed twice between two looks is encoded once.
 
-use super::numbers::{Numbers, Row};
+use super::numbers::Row;
+use crate::fleet::mask::Numbers;
 use crate::fleet::{Measured, Spec, object};
 use bytes::Bytes;
 use proto::{Freshness, HiveBeat};

@@ -1,10 +1,10 @@
 //! What a watcher wants to be told: which objects, and what of them.
 
 use super::Subject;
-use super::numbers::Numbers;
 use super::telling::Telling;
 use crate::fleet::Mask;
 use crate::fleet::filter;
+use crate::fleet::mask::Numbers;
 use bytes::Bytes;
 use proto::Filter;
 
@@ -20,7 +20,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// As asked; with `columns` where the mask leaves whole numbers.
+    /// As asked; with `columns` where the mask leaves numbers, and whole ones.
     pub fn new(filter: Option<Filter>, mask: Option<Mask>, columns: bool) -> Self {
         let columns = columns.then(|| mask.as_ref().map_or(Some(Numbers::ALL), Mask::numbers)).flatten();
         Self { filter, mask, columns }

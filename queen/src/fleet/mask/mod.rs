@@ -4,10 +4,9 @@
 mod cut;
 mod schema;
 
-use super::feed::Numbers;
 use super::object::{BEATS, HIVES, WORKERS};
 use bytes::Bytes;
-use common::columns::FIELD_NUMBERS;
+use common::columns::{FIELD_NUMBERS, FIELDS};
 use std::collections::BTreeMap;
 
 /// Paths longer than this, in bytes, are not compared with the known ones.
@@ -55,6 +54,20 @@ pub struct Mask {
     beats: Option<Kept>,
 }
 
+/// Which numbers of workers are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// Those fields, as bits.
+    pub fields: u32,
+    /// Per-GPU rows.
+    pub gpus: bool,
+}
+
+impl Numbers {
+    /// All.
+    pub const ALL: Self = Self { fields: (1 << FIELDS) - 1, gpus: true };
+}
+
 /// Why a path is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MaskError {
@@ -96,14 +109,12 @@ impl Mask {
         self.beats.is_some()
     }
 
-    /// Which numbers of workers are told; `None` where only a part of one is.
+    /// Which numbers of workers are told; `None` where none is, or only a part of one.
     pub fn numbers(&self) -> Option<Numbers> {
-        let none = Numbers { fields: 0, gpus: false };
         let Kept::Fields(worker) = &self.workers else { return Some(Numbers::ALL) };
-        let stats = match worker.get(&STATS) {
-            None => return Some(none),
-            Some(Kept::Whole) => return Some(Numbers::ALL),
-            Some(Kept::Fields(stats)) => stats,
+        let stats = match worker.get(&STATS)? {
+            Kept::Whole => return Some(Numbers::ALL),
+            Kept::Fields(stats) => stats,
         };
         let whole = |number: &u32| match stats.get(number) {
             None => Some(false),

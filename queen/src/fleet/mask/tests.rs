@@ -111,3 +111,15 @@ fn an_unknown_path_names_the_nearest_known_one() {
     assert_eq!(Mask::compile(&["x".repeat(60_000)]), Err(MaskError::Long(60_000)));
     assert_eq!(Mask::compile(&[]), Ok(None));
 }
+
+#[test]
+fn numbers_are_those_that_are_told_whole() {
+    let numbers = |paths: &[&str]| mask(paths).numbers().map(|numbers| (numbers.fields, numbers.gpus));
+    let all = Some((Numbers::ALL.fields, true));
+    assert_eq!((numbers(&["workers"]), numbers(&["workers.stats"])), (all, all));
+    assert_eq!(numbers(&["workers.stats.cpu_pct", "workers.stats.readiness"]), Some((1 | 1 << 28, false)));
+    assert_eq!(numbers(&["workers.stats.gpus"]), Some((0, true)));
+    for none in ["workers.state", "hives", "workers.stats.gpus.uuid", "workers.stats.idle_since.seconds"] {
+        assert_eq!(numbers(&[none, "workers.spec.model"]), None, "{none}");
+    }
+}

@@ -6,7 +6,7 @@ use crate::fleet::feed::Wanted;
 use proto::{Filter, Hive, ProcessStats, Worker, WorkerSpec};
 
 /// How many there are.
-pub const WISHES: usize = 9;
+pub const WISHES: usize = 10;
 
 /// What there is to wish for; the queen's words for it. The last ones are told numbers in columns.
 pub fn wanted(wish: usize) -> Wanted {
@@ -30,6 +30,7 @@ pub fn plain(wish: usize) -> usize {
         6 => 0,
         7 => 1,
         8 => 4,
+        9 => 3,
         plain => plain,
     }
 }
