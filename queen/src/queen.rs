@@ -2,7 +2,7 @@
 
 use crate::bound::Bounds;
 use crate::fleet::feed::Why;
-use crate::fleet::{Census, Fleet};
+use crate::fleet::{Census, Fleet, LOOK};
 use crate::guard::{Guard, GuardError, Renewal, renew};
 use crate::metrics::{Calls, Counts, Metrics, Sources};
 use crate::reserve::{Reserving, Ways};
@@ -26,10 +26,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// How often everything is aged.
-const EXPIRE: Duration = Duration::from_secs(1);
-/// If ageing itself is later than this, the queen did not run, and nobody was silent meanwhile.
-const PAUSE: Duration = Duration::from_secs(2);
 /// No bookmarks are sent faster than this.
 const BOOKMARK_MIN: Duration = Duration::from_millis(10);
 
@@ -215,21 +211,17 @@ fn sources(shared: &Shared, bounds: &Bounds, addresses: &Arc<Addresses>) -> Sour
 
 /// Ages the fleet every second, and notices when the queen itself stood still.
 async fn age(fleet: Arc<Fleet>, stopping: CancellationToken) {
-    let mut ticks = interval(EXPIRE);
+    let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = Instant::now();
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
             _ = ticks.tick() => {}
         }
         let now = Instant::now();
-        let late = now.saturating_duration_since(last).saturating_sub(EXPIRE);
-        if late > PAUSE {
+        if let Some(late) = fleet.look(now) {
             warn!(late_ms = late.as_millis(), "the queen stood still; all deadlines are moved");
-            fleet.rearm(now, late);
         }
-        last = now;
         let expired = fleet.expire(now);
         for hive in &expired.lost {
             warn!(%hive, "hive lost");

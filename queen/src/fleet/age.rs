@@ -71,12 +71,18 @@ impl Arrivals {
 
 /// How many pauses are remembered.
 const PAUSES: usize = 8;
+/// A queen that runs looks at her clock this often.
+pub const LOOK: Duration = Duration::from_secs(1);
+/// One who comes to it later than this did not run.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Time in which the queen itself did not run is no silence of anybody's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pardon {
     /// The newest last.
     pauses: [Option<Pause>; PAUSES],
+    /// When she last looked at her clock.
+    looked: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +96,29 @@ impl Pardon {
     pub fn add(&mut self, until: Instant, by: Duration) {
         self.pauses.rotate_left(1);
         self.pauses[PAUSES - 1] = Some(Pause { until, by });
+    }
+
+    /// She looks at her clock, as she does every [`LOOK`]. Answers for how long she did not run, where that was long.
+    pub fn look(&mut self, now: Instant) -> Option<Duration> {
+        let late = self.late(now);
+        if let Some(by) = late {
+            self.add(now, by);
+        }
+        self.looked = Some(now);
+        late
+    }
+
+    /// What holds now: frames that waited while she did not run are often taken before she looks at her clock again.
+    pub fn at(mut self, now: Instant) -> Self {
+        if let Some(by) = self.late(now) {
+            self.add(now, by);
+        }
+        self
+    }
+
+    fn late(&self, now: Instant) -> Option<Duration> {
+        let late = now.saturating_duration_since(self.looked?).saturating_sub(LOOK);
+        (late > LATE).then_some(late)
     }
 
     /// For how long something last heard of at `heard` has been silent.
@@ -197,6 +226,21 @@ mod tests {
         pardon.add(later, SECOND * 10);
         assert_eq!(pardon.silence(start + SECOND * 150, later), SECOND * 40, "a pause before that is not its own");
         assert_eq!(pardon.silence(start, later), SECOND * 70);
+    }
+
+    #[test]
+    fn s4_a_pause_counts_before_it_has_been_noticed() {
+        let start = Instant::now();
+        let mut pardon = Pardon::default();
+        let back = start + SECOND * 121;
+        assert_eq!(pardon.at(back).silence(start, back), SECOND * 121, "she does not look at her clock yet");
+        assert_eq!(pardon.look(start), None);
+        assert_eq!(pardon.at(start + SECOND * 3).silence(start, start + SECOND * 3), SECOND * 3, "that is no pause");
+        assert_eq!(pardon.at(back).silence(start, back), SECOND);
+        assert_eq!(pardon.at(back).silence(start + SECOND / 2, back), SECOND / 2);
+        assert_eq!(pardon.silence(start, back), SECOND * 121, "nothing is remembered");
+        assert_eq!(pardon.look(back), Some(SECOND * 120));
+        assert_eq!((pardon.silence(start, back), pardon.at(back).silence(start, back)), (SECOND, SECOND));
     }
 
     #[test]

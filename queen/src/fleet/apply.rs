@@ -171,7 +171,7 @@ impl Fleet {
         }
         hive.taken = hive.taken.max(taken);
         hive.broken &= hive.synced != Synced::Yes;
-        hive.refresh(now, &self.bounds.limits, &self.pardon());
+        hive.refresh(now, &self.bounds.limits, &self.pardon(now));
         hive.settle(&self.index);
         hive.link(&self.feed, now, sampled && matches!(outcome, Outcome::Accepted { .. }));
         Ok(outcome)

@@ -43,7 +43,7 @@ pub enum Kept {
 impl Fleet {
     /// Ages everything. To be called every second.
     pub fn expire(&self, now: Instant) -> Expired {
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        let (limits, pardon) = (self.bounds.limits, self.pardon(now));
         let mut expired = Expired::default();
         self.feed.rest();
         let (mut silent, mut due, mut known) = (Vec::new(), Vec::new(), 0);
@@ -78,15 +78,15 @@ impl Fleet {
         self.feed.end_rest(link);
     }
 
-    /// The queen itself did not run for `by` until `until`: nobody was silent then.
-    pub fn rearm(&self, until: Instant, by: Duration) {
-        let mut pardon = self.pardon.write().unwrap_or_else(PoisonError::into_inner);
-        pardon.add(until, by);
+    /// The queen looks at her clock: to be called every [`super::LOOK`]. Answers for how long she herself did not run, where
+    /// that was long: nobody was silent then.
+    pub fn look(&self, now: Instant) -> Option<Duration> {
+        self.pardon.write().unwrap_or_else(PoisonError::into_inner).look(now)
     }
 
     /// Removes a silent hive and its workers at once, also while removal is frozen. Answers how many workers it had.
     pub fn forget(&self, now: Instant, id: &HiveId) -> Result<usize, Kept> {
-        let (lost, pardon) = (self.bounds.limits.lost, self.pardon());
+        let (lost, pardon) = (self.bounds.limits.lost, self.pardon(now));
         let mut kept = Kept::Unknown(id.clone());
         let mut workers = 0;
         let removed = self.hives.remove_if_mut(id, |_, hive| {
@@ -104,7 +104,7 @@ impl Fleet {
 
     /// Removes a hive that is still silent; whether it was.
     fn remove(&self, id: &HiveId, now: Instant) -> bool {
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        let (limits, pardon) = (self.bounds.limits, self.pardon(now));
         let silent = |hive: &KnownHive| pardon.silence(hive.arrived, now) > limits.remove;
         // Its objects leave the feed under its lock, or a Register in between would link it twice.
         let removed = self.hives.remove_if_mut(id, |_, hive| {

@@ -29,7 +29,7 @@ mod tally;
 mod tests;
 mod view;
 
-pub use age::Limits;
+pub use age::{LOOK, Limits};
 pub use apply::Outcome;
 pub use expire::{Expired, Kept};
 pub use filter::matches;
@@ -171,7 +171,7 @@ impl Fleet {
         self.hives.len()
     }
 
-    fn pardon(&self) -> Pardon {
-        *self.pardon.read().unwrap_or_else(PoisonError::into_inner)
+    fn pardon(&self, now: Instant) -> Pardon {
+        self.pardon.read().unwrap_or_else(PoisonError::into_inner).at(now)
     }
 }

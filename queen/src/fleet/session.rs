@@ -46,7 +46,7 @@ impl Fleet {
             self.refused.hive();
             return Err(Refusal::TooMuch(format!("this queen accepts {} hives and has them", self.bounds.max_hives)));
         }
-        let pardon = self.pardon();
+        let pardon = self.pardon(now);
         let (mut hive, new) = match self.hives.entry(id.clone()) {
             Entry::Occupied(known) => {
                 let hive = known.into_ref();
@@ -90,7 +90,7 @@ impl Fleet {
         hive.streams = hive.streams.saturating_sub(1);
         if hive.streams == 0 {
             (hive.broken, hive.goodbye) = (true, goodbye);
-            hive.refresh(now, &self.bounds.limits, &self.pardon());
+            hive.refresh(now, &self.bounds.limits, &self.pardon(now));
             hive.settle(&self.index);
             hive.link(&self.feed, now, false);
         }

@@ -48,7 +48,7 @@ pub struct Tally {
 impl Fleet {
     /// Counts everything now. Looks at every worker.
     pub fn tally(&self, now: Instant) -> Tally {
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        let (limits, pardon) = (self.bounds.limits, self.pardon(now));
         let (mut hives, mut workers, mut most) = ([0; 3], [0; 3], 0);
         for hive in &self.hives {
             hives[place(hive.freshness_at(now, &limits, &pardon))] += 1;

@@ -264,14 +264,34 @@ fn s4_after_its_own_pause_the_queen_loses_nobody_before_a_full_grace() {
     let now = Instant::now();
     let fleet = fleet(now);
     one_hive(&fleet, now, vec![cpu(1.0)]);
+    fleet.look(now + SECOND);
     fleet.expire(now + SECOND);
     let back = now + SECOND * 122;
-    fleet.rearm(back, SECOND * 120);
+    assert_eq!(fleet.look(back), Some(SECOND * 120));
     assert_eq!(fleet.expire(back), super::Expired::default());
     assert_eq!(freshness(&fleet, back, 1), Freshness::Live);
     assert_eq!(get(&fleet, back, 1).unwrap().age, Some(common::duration(SECOND * 122)), "its age is told as it is");
-    assert!(fleet.expire(now + SECOND * 210).removed.is_empty());
-    assert_eq!(fleet.expire(now + SECOND * 211).removed.len(), 1);
+    for second in 123..=211 {
+        assert_eq!(fleet.look(now + SECOND * second), None);
+        assert_eq!(fleet.expire(now + SECOND * second).removed.len(), usize::from(second == 211), "{second}");
+    }
+}
+
+#[test]
+fn s4_what_waited_for_the_queen_loses_nobody_before_she_has_noticed_her_pause() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let session = one_hive(&fleet, now, vec![cpu(1.0)]).session;
+    fleet.look(now + SECOND);
+    let back = now + SECOND * 122;
+    assert_eq!(freshness(&fleet, back, 1), Freshness::Live);
+    fleet.detach(back, &session, false);
+    assert_eq!(freshness(&fleet, back, 1), Freshness::Stale, "as whoever lost his stream");
+    let request = RegisterRequest { hive: Some(hive("box")), journal_id: String::new() };
+    fleet.register(back, request, "t").unwrap();
+    assert_eq!(freshness(&fleet, back, 1), Freshness::Stale);
+    assert_eq!(fleet.look(back), Some(SECOND * 120));
+    assert_eq!(fleet.expire(back), super::Expired::default());
 }
 
 #[test]

@@ -232,7 +232,7 @@ pub struct Census {
 impl Fleet {
     /// Now, as far as freshness is concerned.
     pub fn moment(&self, now: Instant) -> Moment {
-        Moment { now, limits: self.bounds.limits, pardon: self.pardon() }
+        Moment { now, limits: self.bounds.limits, pardon: self.pardon(now) }
     }
 
     /// Looks at every worker, in no order. With `only`, at those of one hive. `look` must not call the fleet.
@@ -263,7 +263,7 @@ impl Fleet {
 
     /// Looks at every hive, in no order. `look` must not call the fleet.
     pub fn walk_hives(&self, now: Instant, mut look: impl FnMut(&proto::Hive, Freshness)) {
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        let (limits, pardon) = (self.bounds.limits, self.pardon(now));
         for hive in &self.hives {
             look(&hive.info, hive.freshness_at(now, &limits, &pardon));
         }
@@ -271,7 +271,7 @@ impl Fleet {
 
     /// Looks at one hive's record; `None` when it is not known. `look` must not call the fleet.
     pub fn look_at<T>(&self, now: Instant, id: &HiveId, look: impl FnOnce(&proto::Hive, Freshness) -> T) -> Option<T> {
-        let (limits, pardon) = (self.bounds.limits, self.pardon());
+        let (limits, pardon) = (self.bounds.limits, self.pardon(now));
         self.hives.get(id).map(|hive| look(&hive.info, hive.freshness_at(now, &limits, &pardon)))
     }
 
@@ -290,7 +290,7 @@ impl Fleet {
 
     fn hive_to_wire(&self, hive: &KnownHive, now: Instant) -> proto::Hive {
         proto::Hive {
-            freshness: hive.freshness_at(now, &self.bounds.limits, &self.pardon()).into(),
+            freshness: hive.freshness_at(now, &self.bounds.limits, &self.pardon(now)).into(),
             age: Some(common::duration(now.saturating_duration_since(hive.taken))),
             worker_count: u32::try_from(hive.count()).unwrap_or(u32::MAX),
             ..hive.info.clone()

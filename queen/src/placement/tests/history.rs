@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Config;
+use crate::fleet::LOOK;
 use common::HiveId;
 use proptest::prelude::*;
 use proto::push_telemetry_request::Frame;
@@ -120,6 +121,15 @@ impl<'a> World<'a> {
         Self { fleet, now, sessions: Default::default(), records: HIVES.map(hive) }
     }
 
+    /// Time passes, and the queen runs.
+    fn wait(&mut self, mut time: Duration) {
+        while !time.is_zero() {
+            let step = time.min(LOOK);
+            (self.now, time) = (self.now + step, time - step);
+            self.fleet.look(self.now);
+        }
+    }
+
     /// Takes a step. A session that no longer stands is opened anew: what matters is what the fleet makes of it.
     pub fn take(&mut self, step: Step) {
         match step {
@@ -155,10 +165,11 @@ impl<'a> World<'a> {
                     self.fleet.detach(self.now, &session.session, false);
                 }
             }
-            Step::Wait(millis) => self.now += Duration::from_millis(millis),
+            Step::Wait(millis) => self.wait(Duration::from_millis(millis)),
             Step::Pause(millis) => {
+                self.fleet.look(self.now);
                 self.now += Duration::from_millis(millis);
-                self.fleet.rearm(self.now, Duration::from_millis(millis));
+                self.fleet.look(self.now);
             }
             Step::Expire => drop(self.fleet.expire(self.now)),
             Step::Forget(at) => drop(self.fleet.forget(self.now, &HiveId::parse(HIVES[at]).unwrap())),
