@@ -13,7 +13,7 @@ pub mod placement;
 mod queen;
 mod reserve;
 mod rpc;
-mod server;
+pub mod server;
 mod services;
 mod tunnel;
 

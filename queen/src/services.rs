@@ -8,7 +8,6 @@ use crate::page;
 use crate::rpc::Shared;
 use crate::rpc::bounded::Bounded;
 use crate::rpc::browsers;
-use crate::rpc::farewell::Farewell;
 use crate::rpc::first::First;
 use crate::rpc::fleet::Looking;
 use crate::rpc::forward;
@@ -45,7 +44,7 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
     let largest = shared.config.max_request_bytes;
     let ingest =
         HiveServiceServer::new(Ingest::new(shared.clone())).max_decoding_message_size(push::decoded(&shared.config));
-    let ingest = Farewell::new(First::new(ingest, PushTelemetry::new(shared.clone())));
+    let ingest = First::new(ingest, PushTelemetry::new(shared.clone()));
     let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(largest);
     let looking = Bounded::new(looking, &bounds);
     let scheduler = SchedulerServiceServer::new(Scheduler::new(shared.clone())).max_decoding_message_size(largest);

@@ -96,7 +96,7 @@ pub async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: 
     let Some(gone) = gone else { return next.run(request).await };
     // A token that is taken away takes the calls with it that were made with it.
     tokio::select! {
-        response = next.run(request) => response.map(|body| until::body(body, gone)),
+        response = next.run(request) => response.map(|body| until::body(body, kind.as_ref(), gone)),
         () = gone.cancelled() => refused::answer(kind.as_ref(), Reason::Unknown.into()),
     }
 }

@@ -3,7 +3,6 @@
 pub mod attach;
 pub mod bounded;
 pub mod browsers;
-pub mod farewell;
 mod finding;
 pub mod first;
 pub mod fleet;

@@ -18,17 +18,17 @@ pub async fn speaks_tls(stream: &TcpStream) -> io::Result<Option<bool>> {
     Ok((said > 0).then_some(first == [HANDSHAKE_RECORD]))
 }
 
-/// A stream whose first bytes have been read already, and are given to whoever reads next.
+/// A stream that has said what it speaks.
 #[derive(Debug)]
-pub struct Begun<S> {
-    first: [u8; PREFACE.len()],
-    given: usize,
-    said: usize,
-    stream: S,
+pub enum Begun<S> {
+    /// HTTP/1.1.
+    One(Again<S>),
+    /// HTTP/2; its preface has been read.
+    Two(S),
 }
 
 impl<S: AsyncRead + Unpin> Begun<S> {
-    /// Waits until it is clear whether a peer speaks HTTP/1.1 or HTTP/2; `None` when it left before.
+    /// Waits until it is clear which; `None` when the peer left before.
     pub async fn read(mut stream: S) -> io::Result<Option<Self>> {
         let (mut first, mut said) = ([0; PREFACE.len()], 0);
         loop {
@@ -37,14 +37,26 @@ impl<S: AsyncRead + Unpin> Begun<S> {
             if more == 0 {
                 return Ok(None);
             }
-            if said == PREFACE.len() || first[..said] != PREFACE[..said] {
-                return Ok(Some(Self { first, given: 0, said, stream }));
+            if first[..said] != PREFACE[..said] {
+                return Ok(Some(Self::One(Again { first, given: 0, said, stream })));
+            }
+            if said == PREFACE.len() {
+                return Ok(Some(Self::Two(stream)));
             }
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+/// A stream whose first bytes have been read already, and are given to whoever reads next.
+#[derive(Debug)]
+pub struct Again<S> {
+    first: [u8; PREFACE.len()],
+    given: usize,
+    said: usize,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Again<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.given == self.said {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -56,7 +68,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Again<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -97,9 +109,14 @@ mod tests {
             drop(peer);
         };
         let reading = async {
-            let mut begun = Begun::read(ours).await.unwrap()?;
             let mut all = Vec::new();
-            begun.read_to_end(&mut all).await.unwrap();
+            match Begun::read(ours).await.unwrap()? {
+                Begun::One(mut again) => again.read_to_end(&mut all).await.unwrap(),
+                Begun::Two(mut stream) => {
+                    all.extend_from_slice(PREFACE);
+                    stream.read_to_end(&mut all).await.unwrap()
+                }
+            };
             Some(all)
         };
         tokio::join!(writing, reading).1

@@ -1,12 +1,12 @@
 //! The port: accepts, bounds and ends connections.
 
 mod begin;
-mod coarse;
 mod connection;
+pub mod http2;
 mod open;
-mod socket;
 mod turned;
 
+pub use http2::Ended;
 pub use open::Addresses;
 
 use crate::Config;

@@ -337,7 +337,7 @@ async fn a_token_that_is_taken_away_ends_its_calls_and_a_broken_directory_change
             }
         }
     };
-    timeout(PATIENCE, ended).await.unwrap();
+    assert_eq!(timeout(PATIENCE, ended).await.unwrap().code(), Code::Unauthenticated);
     let (code, _) = refusal(timeout(PATIENCE, push).await.unwrap().unwrap());
     assert_eq!(code, Code::Unauthenticated);
     let access = Access { token: TokenSource::Given(away), ..access(&papers, None) };

@@ -5,6 +5,7 @@
 mod disk;
 mod engines;
 mod gpus;
+mod http2;
 mod kernel;
 mod limits;
 mod machine;
@@ -19,7 +20,7 @@ use std::sync::LazyLock;
 type Target = fn(&[u8]);
 
 /// What can be fuzzed. `tests/fuzz/run` reads the names here.
-const TARGETS: [(&str, Target); 24] = [
+const TARGETS: [(&str, Target); 25] = [
     ("kernel_counters", kernel::counters),
     ("kernel_process", kernel::process),
     ("kernel_sockets", kernel::sockets),
@@ -44,6 +45,7 @@ const TARGETS: [(&str, Target); 24] = [
     ("observed", observed::everything),
     ("wire_columns", wire::columns),
     ("wire_gpus", wire::gpus),
+    ("http_frames", http2::connection),
 ];
 
 static CHOSEN: LazyLock<Target> = LazyLock::new(|| {

@@ -1,21 +1,20 @@
 //! `PushTelemetry`, in: stands before the rest of `HiveService` and takes frames as the bytes they came as.
 
+mod books;
 mod frames;
 
-use super::farewell::Ended;
 use super::first::Call;
 use super::{Shared, owner};
 use crate::Config;
 use crate::fleet::{Outcome, Refusal, hive_of};
 use crate::guard::Caller;
-use bytes::{BufMut, BytesMut};
+use crate::server::Ended;
+use books::Books;
 use common::HiveId;
 use common::wire::fields;
 use frames::Frames;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
-use prost::Message;
+use http::{HeaderValue, Request, Response};
 use proto::PushTelemetryResponse;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -47,11 +46,13 @@ impl PushTelemetry {
         Self { shared }
     }
 
-    async fn take(&self, request: Request<Body>) -> Result<PushTelemetryResponse, Status> {
-        let ended = request.extensions().get::<Ended>().cloned().unwrap_or_default();
+    /// Begins to take frames.
+    fn begin(self, request: Request<Body>) -> Result<Books, Status> {
+        let ended = request.extensions().get::<Ended>().cloned();
         let (caller, books) = (owner::caller_of(&request)?, PushTelemetryResponse::default());
         let frames = Frames::new(request.into_body(), decoded(&self.shared.config));
-        Push { shared: &self.shared, caller, session: None, books, ended }.run(frames).await
+        let push = Push { shared: self.shared, caller, session: None, books, ended };
+        Ok(Books::of(push.run(frames)))
     }
 }
 
@@ -59,23 +60,15 @@ impl Call for PushTelemetry {
     const PATH: &'static str = "/rbee.v1.HiveService/PushTelemetry";
 
     async fn answer(self, request: Request<Body>) -> Response<Body> {
-        let books = self.take(request).await;
-        books.and_then(|books| summary(&books)).unwrap_or_else(Status::into_http)
+        match self.begin(request) {
+            Ok(books) => {
+                let mut answer = Response::new(Body::new(books));
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::clone(&GRPC_CONTENT_TYPE));
+                answer
+            }
+            Err(status) => status.into_http(),
+        }
     }
-}
-
-/// The one message of an answer, and that all went well.
-fn summary(books: &PushTelemetryResponse) -> Result<Response<Body>, Status> {
-    let mut bytes = BytesMut::new();
-    bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(books.encoded_len()).unwrap_or(u32::MAX));
-    books.encode_raw(&mut bytes);
-    let mut trailers = HeaderMap::new();
-    Status::ok("").add_header(&mut trailers)?;
-    let body = Full::new(bytes.freeze()).with_trailers(std::future::ready(Some(Ok(trailers))));
-    let mut answer = Response::new(Body::new(body));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::clone(&GRPC_CONTENT_TYPE));
-    Ok(answer)
 }
 
 /// A session that has a stream.
@@ -85,18 +78,18 @@ struct Attached {
 }
 
 /// One stream. Detaches from its session when it is dropped, however that comes about.
-struct Push<'a> {
-    shared: &'a Shared,
+struct Push {
+    shared: Shared,
     caller: Caller,
     session: Option<Attached>,
     books: PushTelemetryResponse,
-    ended: Ended,
+    /// Whether its client has said that nothing more follows; `None` where that cannot be known.
+    ended: Option<Ended>,
 }
 
-impl Push<'_> {
+impl Push {
     async fn run(mut self, mut frames: Frames) -> Result<PushTelemetryResponse, Status> {
-        let shared = self.shared;
-        let stopping = &shared.stopping;
+        let stopping = self.shared.stopping.clone();
         let first = tokio::select! {
             () = stopping.cancelled() => return Err(at_stop()),
             first = frames.next() => first?,
@@ -112,15 +105,16 @@ impl Push<'_> {
         };
         tokio::pin!(interrupted);
         loop {
+            // Frames first: whether the stream is to end is asked when it has nothing more to say for now.
             let frame = tokio::select! {
                 biased;
-                status = &mut interrupted => return Err(status),
                 frame = frames.next() => frame?,
+                status = &mut interrupted => return Err(status),
             };
             match frame {
                 Some(frame) => self.take(&frame)?,
                 None => {
-                    if self.ended.in_order() {
+                    if self.ended.as_ref().is_some_and(Ended::in_order) {
                         self.detach(true);
                     }
                     return Ok(self.books);
@@ -132,7 +126,7 @@ impl Push<'_> {
     /// The first frame says which session this is.
     fn attach(&mut self, frame: &[u8]) -> Result<CancellationToken, Status> {
         let session = session_in(frame).unwrap_or_default().to_owned();
-        owner::check(self.shared, &self.caller, owner::hive_of(&session))?;
+        owner::check(&self.shared, &self.caller, owner::hive_of(&session))?;
         let hive = hive_of(&session)?;
         let fence = self.shared.fleet.attach(&session)?;
         self.session = Some(Attached { session, hive });
@@ -176,7 +170,7 @@ impl Push<'_> {
     }
 }
 
-impl Drop for Push<'_> {
+impl Drop for Push {
     fn drop(&mut self) {
         if self.session.is_some() {
             info!(hive = self.hive(), "telemetry stream ended");

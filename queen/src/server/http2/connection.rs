@@ -1,0 +1,224 @@
+//! One connection: its turn.
+
+use super::buffers::Buffers;
+use super::calm::Budget;
+use super::frame::{self, Reason, flag, kind, setting};
+use super::heart::{Heart, Silent};
+use super::hpack::Decoder;
+use super::intake::Block;
+use super::outbox::Outbox;
+use super::stream::Streams;
+use super::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::guard::Peer;
+use atomic_waker::AtomicWaker;
+use axum::Router;
+use bytes::BytesMut;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
+
+/// After so many turns others have theirs.
+const TURNS: usize = 16;
+/// Requests that were taken back or refused: so many at once, and so many each second.
+const TAKEN_BACK: (u16, u16) = (1_000, 100);
+/// Frames that make work and bring nothing, the same.
+const IDLE: (u16, u16) = (10_000, 1_000);
+
+/// Why a connection ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum Gone {
+    /// The network's fault, or the peer's machine's.
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    /// The peer left while calls were open.
+    #[error("the peer left, and {0} calls with it")]
+    Left(usize),
+    /// The peer does not answer.
+    #[error("the peer does not answer")]
+    Silent,
+    /// The peer does what HTTP/2 does not allow.
+    #[error("the peer broke the protocol: reason {0}")]
+    Broken(u32),
+}
+
+impl From<Silent> for Gone {
+    fn from(_: Silent) -> Self {
+        Self::Silent
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What they read into.
+    pub buffers: Buffers,
+    /// The fields of one request, in bytes.
+    pub max_header_bytes: usize,
+    /// How many calls may run on one connection.
+    pub max_streams: usize,
+    /// Timers come due at whole steps since then.
+    pub began: Instant,
+}
+
+/// A connection whose peer has said that it speaks HTTP/2. It runs until the peer leaves.
+pub struct Connection<S> {
+    io: S,
+    pub(super) shared: Arc<Shared>,
+    pub(super) router: Router,
+    pub(super) peer: Peer,
+    /// What has come of a frame that is not whole.
+    rest: Vec<u8>,
+    pub(super) waker: Arc<AtomicWaker>,
+    pub(super) decoder: Decoder,
+    pub(super) block: Option<Block>,
+    pub(super) streams: Streams,
+    pub(super) out: Outbox,
+    heart: Heart,
+    pub(super) taken_back: Budget,
+    pub(super) idle: Budget,
+    pub(super) leaving: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Of a peer whose preface was read.
+    pub fn new(io: S, router: Router, peer: SocketAddr, shared: Arc<Shared>) -> Self {
+        let mut out = Outbox::default();
+        let settings = [
+            (setting::MAX_CONCURRENT_STREAMS, shared.max_streams as u32),
+            (setting::INITIAL_WINDOW_SIZE, STREAM_WINDOW),
+            (setting::MAX_HEADER_LIST_SIZE, shared.max_header_bytes as u32),
+        ];
+        let payload: Vec<u8> = settings.iter().flat_map(|(name, value)| entry(*name, *value)).collect();
+        out.frame(kind::SETTINGS, 0, 0, &payload);
+        out.widen(0, CONNECTION_WINDOW - frame::WINDOW);
+        Self {
+            io,
+            router,
+            peer: Peer(peer),
+            rest: Vec::new(),
+            waker: Arc::default(),
+            decoder: Decoder::new(),
+            block: None,
+            streams: Streams::new(),
+            out,
+            heart: Heart::new(shared.began),
+            taken_back: Budget::new(TAKEN_BACK.0, TAKEN_BACK.1),
+            idle: Budget::new(IDLE.0, IDLE.1),
+            leaving: false,
+            shared,
+        }
+    }
+
+    /// Takes no further calls, and ends when those that there are have ended.
+    pub fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.say_goodbye(Reason::NO_ERROR);
+        }
+    }
+
+    fn say_goodbye(&mut self, reason: Reason) {
+        let payload = [self.streams.last().to_be_bytes(), reason.0.to_be_bytes()].concat();
+        self.out.frame(kind::GOAWAY, 0, 0, &payload);
+    }
+
+    /// Reads once. Whether there may be more; nothing at the end.
+    fn take_in(&mut self, cx: &mut Context<'_>) -> Result<Option<bool>, Gone> {
+        let mut buffer = self.shared.buffers.take();
+        buffer.extend_from_slice(&self.rest);
+        let read = match poll_read_buf(Pin::new(&mut self.io), cx, &mut buffer) {
+            Poll::Pending => {
+                self.shared.buffers.give(buffer);
+                return Ok(Some(false));
+            }
+            Poll::Ready(read) => read?,
+        };
+        if read == 0 {
+            return Ok(None);
+        }
+        self.heart.beats();
+        let taken = self.take_frames(&mut buffer);
+        self.rest = buffer.to_vec();
+        self.shared.buffers.give(buffer);
+        taken.map_err(|reason| self.broken(reason, cx))?;
+        Ok(Some(true))
+    }
+
+    /// Takes every frame that is whole.
+    fn take_frames(&mut self, buffer: &mut BytesMut) -> Result<(), Reason> {
+        while let Some(head) = buffer.first_chunk() {
+            let head = frame::Head::read(*head);
+            if head.length > frame::LARGEST {
+                return Err(Reason::FRAME_SIZE_ERROR);
+            }
+            if buffer.len() < frame::Head::BYTES + head.length {
+                break;
+            }
+            let mut frame = buffer.split_to(frame::Head::BYTES + head.length);
+            let payload = frame.split_off(frame::Head::BYTES);
+            self.take(head, payload)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the peer why it is not served any longer, if it listens.
+    fn broken(&mut self, reason: Reason, cx: &mut Context<'_>) -> Gone {
+        self.say_goodbye(reason);
+        let _told = self.out.poll_write(&mut self.io, cx);
+        Gone::Broken(reason.0)
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Gone>> {
+        let Some(more) = self.take_in(cx)? else {
+            let open = self.streams.len();
+            return Poll::Ready(if open == 0 { Ok(false) } else { Err(Gone::Left(open)) });
+        };
+        self.streams.run(&mut self.out);
+        self.streams.credit(&mut self.out);
+        self.heart.poll(&mut self.out, cx)?;
+        if self.out.overflows() {
+            return Poll::Ready(Err(self.broken(Reason::ENHANCE_YOUR_CALM, cx)));
+        }
+        let written = self.out.poll_write(&mut self.io, cx)?;
+        if self.leaving && self.streams.len() == 0 && written.is_ready() {
+            return Poll::Ready(Ok(false));
+        }
+        if more || (written.is_ready() && self.streams.can_run(&self.out)) {
+            return Poll::Ready(Ok(true));
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
+    type Output = Result<(), Gone>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.waker.register(cx.waker());
+        for _ in 0..TURNS {
+            if !ready!(self.turn(cx))? {
+                // What was written is on its way; that nothing follows is a courtesy.
+                let _ended = Pin::new(&mut self.io).poll_shutdown(cx);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// One thing that is agreed upon.
+fn entry(name: u16, value: u32) -> [u8; 6] {
+    let ([a, b], [c, d, e, f]) = (name.to_be_bytes(), value.to_be_bytes());
+    [a, b, c, d, e, f]
+}
+
+/// That what the peer wants is agreed to.
+pub(super) fn agree(out: &mut Outbox) {
+    out.frame(kind::SETTINGS, flag::ACK, 0, &[]);
+}

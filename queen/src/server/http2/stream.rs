@@ -1,0 +1,258 @@
+//! The streams of a connection.
+
+use super::call::{Call, Left, Windows};
+use super::frame::{Reason, WINDOW_MAX};
+use super::line::{End, Line};
+use super::outbox::Outbox;
+use super::{CONNECTION_WINDOW, STREAM_WINDOW};
+use bytes::Bytes;
+use http::HeaderMap;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+/// A stream.
+pub struct Stream {
+    id: u32,
+    line: Arc<Line>,
+    /// Wakes its call: made once.
+    waker: Waker,
+    call: Call,
+    /// What may be sent on it, in bytes.
+    window: i64,
+    /// What its peer may send, in bytes.
+    credit: u32,
+    /// What was read of what has come, and was not told to the peer.
+    read: u32,
+    /// What has come and was not read.
+    unread: u32,
+    /// How much its body said it would be, less what has come.
+    announced: Option<u64>,
+}
+
+/// All that are open.
+pub struct Streams {
+    /// In the order of their numbers, which only grow.
+    open: Vec<Stream>,
+    /// The newest there has been.
+    last: u32,
+    /// Who filled the outbox the last time.
+    turn: u32,
+    /// What may be sent on the connection, and on a stream that begins, in bytes.
+    window: i64,
+    initial: i64,
+    /// What was read on the connection and was not told to the peer, and what it may send.
+    read: u32,
+    credit: u32,
+}
+
+impl Streams {
+    /// None yet.
+    pub fn new() -> Self {
+        let window = i64::from(super::frame::WINDOW);
+        let (read, credit) = (0, CONNECTION_WINDOW);
+        // Most connections have one: a hive's has its telemetry, a dashboard's its watch.
+        Self { open: Vec::with_capacity(1), last: 0, turn: 0, window, initial: window, read, credit }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The newest there has been.
+    pub fn last(&self) -> u32 {
+        self.last
+    }
+
+    /// Whether this is the number of a new one, which none smaller may follow.
+    pub fn is_new(&mut self, id: u32) -> bool {
+        let new = id > self.last;
+        self.last = self.last.max(id);
+        new
+    }
+
+    /// One more.
+    pub fn add(&mut self, id: u32, line: Arc<Line>, call: Call, announced: Option<u64>) {
+        let (waker, window) = (Waker::from(Arc::clone(&line)), self.initial);
+        let stream = Stream { id, line, waker, call, window, credit: STREAM_WINDOW, read: 0, unread: 0, announced };
+        self.open.push(stream);
+    }
+
+    fn find(&mut self, id: u32) -> Option<&mut Stream> {
+        let at = self.open.binary_search_by_key(&id, |stream| stream.id).ok()?;
+        self.open.get_mut(at)
+    }
+
+    /// Whether it is open.
+    pub fn has(&mut self, id: u32) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// A piece of a body has come; `taken` bytes of the windows are used for it. What is for a stream that is no more is
+    /// nobody's.
+    ///
+    /// # Errors
+    /// When its sender goes beyond what it may send, or said.
+    pub fn data(&mut self, id: u32, data: Bytes, taken: u32, end: bool) -> Result<(), (u32, Reason)> {
+        self.credit = self.credit.checked_sub(taken).ok_or((0, Reason::FLOW_CONTROL_ERROR))?;
+        let Some(stream) = self.find(id) else {
+            self.read += taken;
+            return Ok(());
+        };
+        let length = data.len() as u32;
+        stream.unread += taken;
+        stream.credit = stream.credit.checked_sub(taken).ok_or((id, Reason::FLOW_CONTROL_ERROR))?;
+        if let Some(announced) = &mut stream.announced {
+            *announced = announced.checked_sub(length.into()).ok_or((id, Reason::PROTOCOL_ERROR))?;
+        }
+        // Padding is read by nobody.
+        let padding = taken - length;
+        if !data.is_empty() {
+            stream.line.add(data);
+        }
+        self.count_read(id, padding);
+        if end { self.end(id, None) } else { Ok(()) }
+    }
+
+    /// A body has ended in order.
+    ///
+    /// # Errors
+    /// When less has come than was said.
+    pub fn end(&mut self, id: u32, trailers: Option<HeaderMap>) -> Result<(), (u32, Reason)> {
+        let Some(stream) = self.find(id) else { return Ok(()) };
+        if stream.announced.is_some_and(|missing| missing > 0) {
+            return Err((id, Reason::PROTOCOL_ERROR));
+        }
+        stream.line.end(End::InOrder, trailers);
+        Ok(())
+    }
+
+    /// Ends one before its time; whether there was one.
+    pub fn drop(&mut self, id: u32) -> bool {
+        let Ok(at) = self.open.binary_search_by_key(&id, |stream| stream.id) else { return false };
+        self.close(at);
+        true
+    }
+
+    fn close(&mut self, at: usize) {
+        let stream = self.open.remove(at);
+        stream.line.end(End::GivenUp, None);
+        // Whoever still has the body may read it; the connection goes on.
+        self.read += stream.unread;
+    }
+
+    /// More may be sent, on a stream or on the connection.
+    ///
+    /// # Errors
+    /// When that is more than there may be.
+    pub fn widen(&mut self, id: u32, bytes: u32) -> Result<(), (u32, Reason)> {
+        let window = match id {
+            0 => &mut self.window,
+            _ => match self.find(id) {
+                Some(stream) => &mut stream.window,
+                None => return Ok(()),
+            },
+        };
+        *window += i64::from(bytes);
+        if *window > WINDOW_MAX.into() { Err((id, Reason::FLOW_CONTROL_ERROR)) } else { Ok(()) }
+    }
+
+    /// The window of each stream is to begin with so much; that of those which have begun changes by as much.
+    ///
+    /// # Errors
+    /// When that is more than there may be.
+    pub fn set_initial(&mut self, bytes: u32) -> Result<(), Reason> {
+        let change = i64::from(bytes) - self.initial;
+        self.initial = bytes.into();
+        let mut fits = bytes <= WINDOW_MAX;
+        for stream in &mut self.open {
+            stream.window += change;
+            fits &= stream.window <= WINDOW_MAX.into();
+        }
+        if fits { Ok(()) } else { Err(Reason::FLOW_CONTROL_ERROR) }
+    }
+
+    /// Has every call go on that was woken, as far as it can. Whoever filled the outbox comes last the next time.
+    pub fn run(&mut self, out: &mut Outbox) {
+        let mut at = self.open.partition_point(|stream| stream.id <= self.turn);
+        for _ in 0..self.open.len() {
+            if at >= self.open.len() {
+                at = 0;
+            }
+            if self.run_one(at, out) {
+                at += 1;
+            }
+        }
+    }
+
+    /// Whether it is still open.
+    fn run_one(&mut self, at: usize, out: &mut Outbox) -> bool {
+        let stream = &mut self.open[at];
+        if !stream.line.is_woken() {
+            return true;
+        }
+        stream.line.runs();
+        let was_full = out.is_full();
+        let windows = Windows { stream: &mut stream.window, connection: &mut self.window };
+        let left = stream.call.run(stream.id, windows, out, &mut Context::from_waker(&stream.waker));
+        if out.is_full() && !was_full {
+            self.turn = stream.id;
+        }
+        match left {
+            Left::Waits => return true,
+            Left::Blocked => {
+                stream.line.runs_again();
+                return true;
+            }
+            // What a caller would still send is of no use (RFC 9113, 8.1).
+            Left::Over if !stream.line.has_ended() => out.reset(stream.id, Reason::NO_ERROR),
+            Left::Over => {}
+            Left::Broken(reason) => out.reset(stream.id, reason),
+        }
+        self.close(at);
+        false
+    }
+
+    /// Whether a call was woken that has room to go on.
+    pub fn can_run(&self, out: &Outbox) -> bool {
+        let room = !out.is_full() && self.window > 0;
+        self.open.iter().any(|stream| stream.line.is_woken() && (stream.call.answers() || (room && stream.window > 0)))
+    }
+
+    /// Tells the peer what was read, a good part of a window at a time.
+    pub fn credit(&mut self, out: &mut Outbox) {
+        for at in 0..self.open.len() {
+            let stream = &self.open[at];
+            let (id, read) = (stream.id, stream.line.take_read());
+            if read > 0 {
+                self.count_read(id, read);
+            }
+            let stream = &mut self.open[at];
+            if stream.read >= STREAM_WINDOW / 2 && !stream.line.has_ended() {
+                stream.credit += stream.read;
+                out.widen(id, std::mem::take(&mut stream.read));
+            }
+        }
+        if self.read >= CONNECTION_WINDOW / 2 {
+            self.credit += self.read;
+            out.widen(0, std::mem::take(&mut self.read));
+        }
+    }
+
+    fn count_read(&mut self, id: u32, bytes: u32) {
+        self.read += bytes;
+        if let Some(stream) = self.find(id) {
+            stream.read += bytes;
+            stream.unread -= bytes;
+        }
+    }
+}
+
+impl Drop for Streams {
+    /// The connection is gone.
+    fn drop(&mut self) {
+        for stream in &self.open {
+            stream.line.end(End::Lost, None);
+        }
+    }
+}
