@@ -36,6 +36,8 @@ impl Frames {
                 self.held.advance(HEAD);
                 return Ok(Some(self.held.split_to(length)));
             }
+            // What is not whole has to wait: not where it was read, which others need.
+            self.part.extend_from_slice(&std::mem::take(&mut self.held));
             match self.body.frame().await {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.add(data)?,
@@ -51,11 +53,10 @@ impl Frames {
     }
 
     fn add(&mut self, data: Bytes) -> Result<(), Status> {
-        if self.held.is_empty() && self.part.is_empty() {
+        if self.part.is_empty() {
             self.held = data;
             return Ok(());
         }
-        self.part.extend_from_slice(&std::mem::take(&mut self.held));
         self.part.extend_from_slice(&data);
         match self.length(&self.part)? {
             Some(length) if self.part.len() >= HEAD + length => self.held = std::mem::take(&mut self.part).freeze(),

@@ -1,5 +1,6 @@
-//! One call: waits for its answer, then sends it as fast as its stream allows. It asks its body for more only when the
-//! connection can take it, so that what a slow reader is told is as new as it can be.
+//! One call: waits for its answer, then sends it as fast as its stream allows. It asks its body for more only when what it gave
+//! before is on its way, so that what a slow reader is told is at most one message old. That needs no window: a body may have
+//! other work to do, and an end can always be told.
 
 use super::frame::{LARGEST, Reason};
 use super::outbox::Outbox;
@@ -69,9 +70,14 @@ impl Call {
         Self { state: State::Answering(Box::pin(router.call(request))), head, rest: Bytes::new() }
     }
 
-    /// Whether there is no answer yet: then it needs no room to go on.
+    /// Whether there is no answer yet.
     pub fn answers(&self) -> bool {
         matches!(self.state, State::Answering(_))
+    }
+
+    /// Whether it needs room to go on.
+    pub fn is_loaded(&self) -> bool {
+        !self.rest.is_empty()
     }
 
     /// Goes on as far as it can.
@@ -87,10 +93,10 @@ impl Call {
                     }
                 },
                 State::Sending(body) => {
-                    if windows.room() == 0 || out.is_full() {
-                        return Left::Blocked;
-                    }
                     if !self.rest.is_empty() {
+                        if windows.room() == 0 || out.is_full() {
+                            return Left::Blocked;
+                        }
                         let data = self.rest.split_to(windows.room().min(self.rest.len()));
                         windows.take(data.len());
                         let end = self.rest.is_empty() && body.is_end_stream();

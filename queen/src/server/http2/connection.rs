@@ -25,10 +25,11 @@ use tokio_util::io::poll_read_buf;
 
 /// After so many turns others have theirs.
 const TURNS: usize = 16;
-/// Requests that were taken back or refused: so many at once, and so many each second.
-const TAKEN_BACK: (u16, u16) = (1_000, 100);
-/// Frames that make work and bring nothing, the same.
-const IDLE: (u16, u16) = (10_000, 1_000);
+/// Requests that were refused, or taken back before they were answered: so many at once, and so many each second. A proxy has
+/// many callers whose patience ends.
+const TAKEN_BACK: (u16, u16) = (1_000, 500);
+/// Frames that make work and bring nothing, the same. A client that measures how far its peer is pings with every round trip.
+const IDLE: (u16, u16) = (10_000, 10_000);
 
 /// Why a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +83,8 @@ pub struct Connection<S> {
     heart: Heart,
     pub(super) taken_back: Budget,
     pub(super) idle: Budget,
-    pub(super) leaving: bool,
+    /// The newest call that is answered before it ends, once it takes no further ones.
+    pub(super) leaving: Option<u32>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -110,20 +112,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             heart: Heart::new(shared.began),
             taken_back: Budget::new(TAKEN_BACK.0, TAKEN_BACK.1),
             idle: Budget::new(IDLE.0, IDLE.1),
-            leaving: false,
+            leaving: None,
             shared,
         }
     }
 
     /// Takes no further calls, and ends when those that there are have ended.
     pub fn leave(&mut self) {
-        if !std::mem::replace(&mut self.leaving, true) {
+        if self.leaving.is_none() {
             self.say_goodbye(Reason::NO_ERROR);
         }
     }
 
     fn say_goodbye(&mut self, reason: Reason) {
-        let payload = [self.streams.last().to_be_bytes(), reason.0.to_be_bytes()].concat();
+        // Never more than was said before (RFC 9113, 6.8).
+        let last = *self.leaving.get_or_insert(self.streams.last());
+        let payload = [last.to_be_bytes(), reason.0.to_be_bytes()].concat();
         self.out.frame(kind::GOAWAY, 0, 0, &payload);
     }
 
@@ -181,11 +185,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.streams.run(&mut self.out);
         self.streams.credit(&mut self.out);
         self.heart.poll(&mut self.out, cx)?;
-        if self.out.overflows() {
+        let written = self.out.poll_write(&mut self.io, cx)?;
+        if written.is_pending() && self.out.overflows(self.shared.max_streams) {
             return Poll::Ready(Err(self.broken(Reason::ENHANCE_YOUR_CALM, cx)));
         }
-        let written = self.out.poll_write(&mut self.io, cx)?;
-        if self.leaving && self.streams.len() == 0 && written.is_ready() {
+        if self.leaving.is_some() && self.streams.len() == 0 && written.is_ready() {
             return Poll::Ready(Ok(false));
         }
         if more || (written.is_ready() && self.streams.can_run(&self.out)) {

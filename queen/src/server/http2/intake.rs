@@ -141,9 +141,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if !self.streams.is_new(stream) {
             // Trailers of a call that is over.
-            return self.bear();
+            return if fields.is_too_large() { self.forgive() } else { self.bear() };
         }
-        if self.leaving || self.streams.len() >= self.shared.max_streams {
+        if self.leaving.is_some() || self.streams.len() >= self.shared.max_streams {
             self.out.reset(stream, Reason::REFUSED_STREAM);
             return self.forgive();
         }
@@ -182,7 +182,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if head.stream > self.streams.last() {
             return Err(Reason::PROTOCOL_ERROR);
         }
-        if self.streams.drop(head.stream) { self.forgive() } else { self.bear() }
+        // To take back what is being answered is every watcher's right.
+        if self.streams.drop(head.stream) == Some(true) { self.forgive() } else { self.bear() }
     }
 
     fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Reason> {

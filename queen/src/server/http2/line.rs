@@ -2,7 +2,7 @@
 //! task, but a body may be given to another one.
 
 use atomic_waker::AtomicWaker;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 use std::collections::VecDeque;
@@ -37,12 +37,25 @@ pub struct Line {
 
 #[derive(Debug, Default)]
 struct Inbox {
+    /// What has come this turn, where it was read.
     data: VecDeque<Bytes>,
+    /// What came before that, and nobody has read yet: in room of its own, or a byte would keep a whole buffer.
+    kept: BytesMut,
     trailers: Option<HeaderMap>,
     end: Option<End>,
     reader: Option<Waker>,
     /// Nobody reads any more.
     left: bool,
+}
+
+impl Inbox {
+    fn next(&mut self) -> Option<Bytes> {
+        if self.kept.is_empty() { self.data.pop_front() } else { Some(std::mem::take(&mut self.kept).freeze()) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.data.is_empty()
+    }
 }
 
 impl Line {
@@ -82,6 +95,18 @@ impl Line {
         }
         inbox.data.push_back(data);
         self.wake_reader(inbox);
+    }
+
+    /// The turn is over: what nobody has read leaves the buffer in which it came.
+    pub fn keep(&self) {
+        let mut inbox = self.inbox();
+        let Inbox { data, kept, .. } = &mut *inbox;
+        data.drain(..).for_each(|data| kept.extend_from_slice(&data));
+    }
+
+    /// Whether nobody reads any more.
+    pub fn is_left(&self) -> bool {
+        self.inbox().left
     }
 
     /// Its body has ended; the first end counts.
@@ -156,7 +181,7 @@ impl http_body::Body for Incoming {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let line = &self.0;
         let mut inbox = line.inbox();
-        if let Some(data) = inbox.data.pop_front() {
+        if let Some(data) = inbox.next() {
             drop(inbox);
             line.read.fetch_add(data.len() as u32, Ordering::Relaxed);
             // When its own call reads, the connection is at work and looks afterwards.
@@ -180,7 +205,7 @@ impl http_body::Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         let inbox = self.0.inbox();
-        inbox.end == Some(End::InOrder) && inbox.data.is_empty() && inbox.trailers.is_none()
+        inbox.end == Some(End::InOrder) && inbox.is_empty() && inbox.trailers.is_none()
     }
 }
 
@@ -188,12 +213,52 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         let mut inbox = self.0.inbox();
         inbox.left = true;
-        let unread: usize = inbox.data.drain(..).map(|data| data.len()).sum();
+        let mut unread = 0;
+        while let Some(data) = inbox.next() {
+            unread += data.len();
+        }
         inbox.reader = None;
         drop(inbox);
         if unread > 0 {
             self.0.read.fetch_add(unread as u32, Ordering::Relaxed);
             self.0.connection.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body::Body;
+    use http_body_util::BodyExt;
+
+    #[tokio::test]
+    async fn what_is_not_read_in_its_turn_leaves_the_buffer_in_which_it_came() {
+        let line = Line::new(Arc::default());
+        let mut body = Incoming(Arc::clone(&line));
+        let buffer = Bytes::from(vec![1; 30_000]);
+        line.add(buffer.slice(..10));
+        line.keep();
+        line.add(buffer.slice(10..20));
+        line.keep();
+        line.add(buffer.slice(20..25));
+        let mut next = async || body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let (kept, new) = (next().await, next().await);
+        assert_eq!((kept.len(), new.len(), line.take_read()), (20, 5, 25));
+        assert!(!buffer.as_ptr_range().contains(&kept.as_ptr()) && buffer.as_ptr_range().contains(&new.as_ptr()));
+        drop((kept, new));
+        assert!(buffer.is_unique());
+    }
+
+    #[tokio::test]
+    async fn a_line_is_free_when_both_ends_are() {
+        let line = Line::new(Arc::default());
+        let (weak, waker) = (Arc::downgrade(&line), Waker::from(Arc::clone(&line)));
+        let mut body = Incoming(Arc::clone(&line));
+        assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+        drop((line, waker));
+        assert!(weak.upgrade().is_some());
+        drop(body);
+        assert!(weak.upgrade().is_none(), "its own waker kept it");
     }
 }

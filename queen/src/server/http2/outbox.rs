@@ -1,7 +1,7 @@
 //! What is to be written on a connection. Small things are gathered; large ones stay where they lie, shared by all who are told
 //! the same, and go out with what is before and behind them in one system call.
 
-use super::frame::{Head, Reason, flag, kind};
+use super::frame::{Head, LARGEST, Reason, flag, kind};
 use super::hpack;
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
@@ -16,8 +16,11 @@ use tokio::io::AsyncWrite;
 const LARGE: usize = 512;
 /// Nothing further is asked of a stream when this much waits, in bytes.
 const FULL: usize = 64 * 1024;
-/// A peer that has us answer more than this without reading any answer, in bytes, is not served any longer.
-const ANSWERS: usize = 256 * 1024;
+/// A peer that does not read, and has us say more than this besides bodies, is not served any longer: so much, and so much more
+/// for each call that it may make, in bytes.
+const ANSWERS: (usize, usize) = (256 * 1024, 4 * 1024);
+/// What was gathered and written is forgotten in pieces of this size while there is always something that waits, in bytes.
+const WRITTEN: usize = 16 * 1024;
 /// So many pieces go out in one system call.
 const PIECES: usize = 64;
 /// An empty outbox keeps no more room than this for what comes next, in bytes and in pieces.
@@ -55,9 +58,9 @@ impl Outbox {
         self.bytes == 0
     }
 
-    /// Whether its peer asks more than it reads.
-    pub fn overflows(&self) -> bool {
-        self.gathered.len() - self.written > ANSWERS
+    /// Whether its peer, which may make so many calls, asks more than it reads.
+    pub fn overflows(&self, calls: usize) -> bool {
+        self.gathered.len() - self.written > ANSWERS.0 + calls * ANSWERS.1
     }
 
     /// A frame whose payload is written at once.
@@ -109,13 +112,14 @@ impl Outbox {
         for (name, value) in fields {
             hpack::put(name.as_str().as_bytes(), value.as_bytes(), &mut block);
         }
-        let mut frames = block.chunks(super::frame::LARGEST).peekable();
         let (mut kind, mut flags) = (kind::HEADERS, if end { flag::END_STREAM } else { 0 });
-        while let Some(frame) = frames.next() {
-            let last = if frames.peek().is_none() { flag::END_HEADERS } else { 0 };
-            self.frame(kind, flags | last, stream, frame);
-            (kind, flags) = (kind::CONTINUATION, 0);
+        let mut rest = block.as_slice();
+        while let Some((frame, more)) = rest.split_at_checked(LARGEST).filter(|(_, more)| !more.is_empty()) {
+            self.frame(kind, flags, stream, frame);
+            (kind, flags, rest) = (kind::CONTINUATION, 0, more);
         }
+        // Also where there are none: something has to say that this is the end.
+        self.frame(kind, flags | flag::END_HEADERS, stream, rest);
     }
 
     fn gather(&mut self, bytes: &[u8]) {
@@ -133,26 +137,32 @@ impl Outbox {
     /// The connection's.
     pub fn poll_write<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.bytes > 0 {
-            let mut slices = [IoSlice::new(&[]); PIECES];
-            let (mut count, mut gathered) = (0, &self.gathered[self.written..]);
-            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-                *slice = IoSlice::new(match piece {
-                    Piece::Large(bytes) => bytes,
-                    Piece::Gathered(length) => {
-                        let (first, rest) = gathered.split_at(*length);
-                        gathered = rest;
-                        first
-                    }
-                });
-                count += 1;
-            }
-            let written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.wrote(written);
+            ready!(self.poll_once(stream, cx))?;
         }
         Pin::new(stream).poll_flush(cx)
+    }
+
+    /// One system call.
+    fn poll_once<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let (mut count, mut gathered) = (0, &self.gathered[self.written..]);
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(match piece {
+                Piece::Large(bytes) => bytes,
+                Piece::Gathered(length) => {
+                    let (first, rest) = gathered.split_at(*length);
+                    gathered = rest;
+                    first
+                }
+            });
+            count += 1;
+        }
+        let written = ready!(Pin::new(stream).poll_write_vectored(cx, &slices[..count]))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.wrote(written);
+        Poll::Ready(Ok(()))
     }
 
     fn wrote(&mut self, mut count: usize) {
@@ -177,9 +187,11 @@ impl Outbox {
                 self.pieces.pop_front();
             }
         }
-        if self.bytes == 0 {
-            self.gathered.clear();
+        if self.bytes == 0 || self.written >= WRITTEN {
+            self.gathered.drain(..self.written);
             self.written = 0;
+        }
+        if self.bytes == 0 {
             self.gathered.shrink_to(KEPT.0);
             self.pieces.shrink_to(KEPT.1);
         }
@@ -250,19 +262,32 @@ mod tests {
         let (mut out, data) = (Outbox::default(), Bytes::from(vec![1; LARGE]));
         out.data(1, data.clone(), false);
         assert!(matches!(&out.pieces[1], Piece::Large(bytes) if bytes.as_ptr() == data.as_ptr()));
-        assert!(!out.is_full() && !out.overflows());
+        assert!(!out.is_full() && !out.overflows(1));
         out.data(1, Bytes::from(vec![1; FULL]), false);
-        assert!(out.is_full() && !out.overflows());
-        while !out.overflows() {
+        assert!(out.is_full() && !out.overflows(1));
+        while !out.overflows(1) {
             out.frame(kind::PING, flag::ACK, 0, &[0; 8]);
         }
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
         poll_fn(|cx| out.poll_write(&mut ours, cx)).await.unwrap();
         drop(ours);
-        assert!(!out.is_full() && !out.overflows());
+        assert!(!out.is_full() && !out.overflows(1));
         let mut all = Vec::new();
         theirs.read_to_end(&mut all).await.unwrap();
-        assert!(all.len() > FULL + LARGE + ANSWERS);
+        assert!(all.len() > FULL + LARGE + ANSWERS.0 + ANSWERS.1);
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_forgotten_although_there_is_always_more() {
+        let (mut out, mut narrow) = (Outbox::default(), Narrow(Vec::new(), 1_000));
+        for _ in 0..1_000 {
+            while !out.is_full() {
+                out.data(1, Bytes::from_static(&[7; 100]), false);
+            }
+            poll_fn(|cx| out.poll_once(&mut narrow, cx)).await.unwrap();
+            narrow.0.clear();
+        }
+        assert!(out.gathered.capacity() < 4 * (FULL + WRITTEN), "{}", out.gathered.capacity());
     }
 
     #[test]
@@ -278,5 +303,7 @@ mod tests {
         assert_eq!(out.gathered[Head::BYTES], hpack::RESET_TABLE, "said once");
         out.trailers(7, &HeaderMap::new());
         assert_eq!(out.gathered.iter().filter(|byte| **byte == hpack::RESET_TABLE).count(), 1);
+        let last = Head { length: 0, kind: kind::HEADERS, flags: flag::END_HEADERS | flag::END_STREAM, stream: 7 };
+        assert!(out.gathered.ends_with(&last.bytes()), "there are none, and that is the end");
     }
 }

@@ -27,13 +27,20 @@ pub struct Fields {
     path: Option<PathAndQuery>,
     /// Those whose names do not begin with a colon. They come last.
     named: HeaderMap,
+    /// One cookie may come as many fields (RFC 9113, 8.2.3).
+    cookie: Vec<u8>,
 }
 
 impl Fields {
     /// None yet, and no more than `limit` bytes of them, each counted as HTTP/2 counts it (RFC 9113, 6.5.2).
     pub fn new(limit: usize) -> Self {
-        let (room, named) = (limit, HeaderMap::new());
-        Self { room, unfit: None, method: None, scheme: None, authority: None, path: None, named }
+        let (room, named, cookie) = (limit, HeaderMap::new(), Vec::new());
+        Self { room, unfit: None, method: None, scheme: None, authority: None, path: None, named, cookie }
+    }
+
+    /// Whether they are more than is read.
+    pub fn is_too_large(&self) -> bool {
+        self.unfit == Some(Unfit::TooLarge)
     }
 
     /// One more.
@@ -54,7 +61,7 @@ impl Fields {
     }
 
     fn pseudo(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
-        if !self.named.is_empty() {
+        if !self.named.is_empty() || !self.cookie.is_empty() {
             return None;
         }
         let again = match name {
@@ -76,13 +83,11 @@ impl Fields {
         if of_connection || (name == TE && value != b"trailers") {
             return None;
         }
-        // One cookie may come as many fields (RFC 9113, 8.2.3).
-        let value = match self.named.get(&name).filter(|_| name == COOKIE) {
-            Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b"; ", value].concat()).ok()?,
-            None => HeaderValue::from_bytes(value).ok()?,
-        };
+        let value = HeaderValue::from_bytes(value).ok()?;
         if name == COOKIE {
-            self.named.insert(name, value);
+            let between: &[u8] = if self.cookie.is_empty() { b"" } else { b"; " };
+            self.cookie.extend_from_slice(between);
+            self.cookie.extend_from_slice(value.as_bytes());
         } else {
             self.named.try_append(name, value).ok()?;
         }
@@ -93,9 +98,13 @@ impl Fields {
     ///
     /// # Errors
     /// Where they make none.
-    pub fn request(self) -> Result<(Parts, Option<u64>), Unfit> {
+    pub fn request(mut self) -> Result<(Parts, Option<u64>), Unfit> {
         if let Some(unfit) = self.unfit {
             return Err(unfit);
+        }
+        if !self.cookie.is_empty() {
+            let cookie = HeaderValue::try_from(self.cookie).map_err(|_| Unfit::Malformed)?;
+            self.named.insert(COOKIE, cookie);
         }
         let (Some(method), Some(scheme), Some(path)) = (self.method, self.scheme, self.path) else {
             return Err(Unfit::Malformed);

@@ -7,6 +7,7 @@ use super::outbox::Outbox;
 use super::{CONNECTION_WINDOW, STREAM_WINDOW};
 use bytes::Bytes;
 use http::HeaderMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -27,6 +28,8 @@ pub struct Stream {
     unread: u32,
     /// How much its body said it would be, less what has come.
     announced: Option<u64>,
+    /// Its peer has said that nothing more follows.
+    ended: bool,
 }
 
 /// All that are open.
@@ -35,7 +38,7 @@ pub struct Streams {
     open: Vec<Stream>,
     /// The newest there has been.
     last: u32,
-    /// Who filled the outbox the last time.
+    /// Who took the last room.
     turn: u32,
     /// What may be sent on the connection, and on a stream that begins, in bytes.
     window: i64,
@@ -74,8 +77,8 @@ impl Streams {
     /// One more.
     pub fn add(&mut self, id: u32, line: Arc<Line>, call: Call, announced: Option<u64>) {
         let (waker, window) = (Waker::from(Arc::clone(&line)), self.initial);
-        let stream = Stream { id, line, waker, call, window, credit: STREAM_WINDOW, read: 0, unread: 0, announced };
-        self.open.push(stream);
+        let (credit, read, unread, ended) = (STREAM_WINDOW, 0, 0, false);
+        self.open.push(Stream { id, line, waker, call, window, credit, read, unread, announced, ended });
     }
 
     fn find(&mut self, id: u32) -> Option<&mut Stream> {
@@ -101,6 +104,9 @@ impl Streams {
         };
         let length = data.len() as u32;
         stream.unread += taken;
+        if stream.ended {
+            return Err((id, Reason::STREAM_CLOSED));
+        }
         stream.credit = stream.credit.checked_sub(taken).ok_or((id, Reason::FLOW_CONTROL_ERROR))?;
         if let Some(announced) = &mut stream.announced {
             *announced = announced.checked_sub(length.into()).ok_or((id, Reason::PROTOCOL_ERROR))?;
@@ -123,22 +129,30 @@ impl Streams {
         if stream.announced.is_some_and(|missing| missing > 0) {
             return Err((id, Reason::PROTOCOL_ERROR));
         }
+        if std::mem::replace(&mut stream.ended, true) {
+            return Err((id, Reason::STREAM_CLOSED));
+        }
         stream.line.end(End::InOrder, trailers);
         Ok(())
     }
 
-    /// Ends one before its time; whether there was one.
-    pub fn drop(&mut self, id: u32) -> bool {
-        let Ok(at) = self.open.binary_search_by_key(&id, |stream| stream.id) else { return false };
+    /// Ends one before its time; whether it was still without an answer. `None` where there was none.
+    pub fn drop(&mut self, id: u32) -> Option<bool> {
+        let at = self.open.binary_search_by_key(&id, |stream| stream.id).ok()?;
+        let answers = self.open[at].call.answers();
         self.close(at);
-        true
+        Some(answers)
     }
 
+    /// The end of an answer ends what was asked, too: who has given the body to somebody else answers when he is done with it.
     fn close(&mut self, at: usize) {
         let stream = self.open.remove(at);
         stream.line.end(End::GivenUp, None);
-        // Whoever still has the body may read it; the connection goes on.
-        self.read += stream.unread;
+        if stream.unread > 0 {
+            // Whoever still has the body may read what has come; the connection goes on.
+            stream.line.keep();
+            self.read += stream.unread;
+        }
     }
 
     /// More may be sent, on a stream or on the connection.
@@ -172,7 +186,8 @@ impl Streams {
         if fits { Ok(()) } else { Err(Reason::FLOW_CONTROL_ERROR) }
     }
 
-    /// Has every call go on that was woken, as far as it can. Whoever filled the outbox comes last the next time.
+    /// Has every call go on that was woken, as far as it can. Whoever took the last room comes last the next
+    /// time.
     pub fn run(&mut self, out: &mut Outbox) {
         let mut at = self.open.partition_point(|stream| stream.id <= self.turn);
         for _ in 0..self.open.len() {
@@ -192,10 +207,14 @@ impl Streams {
             return true;
         }
         stream.line.runs();
-        let was_full = out.is_full();
+        let room = |window: i64, out: &Outbox| window > 0 && !out.is_full();
+        let had_room = room(self.window, out);
         let windows = Windows { stream: &mut stream.window, connection: &mut self.window };
-        let left = stream.call.run(stream.id, windows, out, &mut Context::from_waker(&stream.waker));
-        if out.is_full() && !was_full {
+        let (call, mut cx) = (&mut stream.call, Context::from_waker(&stream.waker));
+        // A call that panics takes nobody else's with it.
+        let ran = catch_unwind(AssertUnwindSafe(|| call.run(stream.id, windows, out, &mut cx)));
+        let left = ran.unwrap_or(Left::Broken(Reason::INTERNAL_ERROR));
+        if had_room && !room(self.window, out) {
             self.turn = stream.id;
         }
         match left {
@@ -205,7 +224,7 @@ impl Streams {
                 return true;
             }
             // What a caller would still send is of no use (RFC 9113, 8.1).
-            Left::Over if !stream.line.has_ended() => out.reset(stream.id, Reason::NO_ERROR),
+            Left::Over if !stream.ended => out.reset(stream.id, Reason::NO_ERROR),
             Left::Over => {}
             Left::Broken(reason) => out.reset(stream.id, reason),
         }
@@ -216,10 +235,12 @@ impl Streams {
     /// Whether a call was woken that has room to go on.
     pub fn can_run(&self, out: &Outbox) -> bool {
         let room = !out.is_full() && self.window > 0;
-        self.open.iter().any(|stream| stream.line.is_woken() && (stream.call.answers() || (room && stream.window > 0)))
+        self.open
+            .iter()
+            .any(|stream| stream.line.is_woken() && (!stream.call.is_loaded() || (room && stream.window > 0)))
     }
 
-    /// Tells the peer what was read, a good part of a window at a time.
+    /// Tells the peer what was read, a good part of a window at a time. What nobody reads does not open the window of its stream.
     pub fn credit(&mut self, out: &mut Outbox) {
         for at in 0..self.open.len() {
             let stream = &self.open[at];
@@ -228,7 +249,10 @@ impl Streams {
                 self.count_read(id, read);
             }
             let stream = &mut self.open[at];
-            if stream.read >= STREAM_WINDOW / 2 && !stream.line.has_ended() {
+            if stream.unread > 0 {
+                stream.line.keep();
+            }
+            if stream.read >= STREAM_WINDOW / 2 && !stream.ended && !stream.line.is_left() {
                 stream.credit += stream.read;
                 out.widen(id, std::mem::take(&mut stream.read));
             }

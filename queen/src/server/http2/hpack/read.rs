@@ -25,8 +25,7 @@ impl Decoder {
     /// [`Broken`].
     pub fn read(&mut self, block: &[u8], mut tell: impl FnMut(&[u8], &[u8])) -> Result<(), Broken> {
         let (mut rest, mut begun) = (Block(block), false);
-        // Strings that are not where they can be told from: those in Huffman's code, and names out of the table.
-        let (mut name, mut value) = (Vec::new(), Vec::new());
+        let mut value = Vec::new();
         while let Some(first) = rest.peek() {
             let kind = Kind::of(first);
             match kind {
@@ -41,16 +40,19 @@ impl Decoder {
                     continue;
                 }
                 Kind::Added | Kind::Literal => {
-                    name.clear();
+                    let name = match rest.number(if kind == Kind::Added { 6 } else { 4 })? {
+                        0 => {
+                            let mut name = Vec::new();
+                            rest.text(&mut name)?;
+                            name.into()
+                        }
+                        index => self.table.name(index).ok_or(Broken)?,
+                    };
                     value.clear();
-                    match rest.number(if kind == Kind::Added { 6 } else { 4 })? {
-                        0 => rest.text(&mut name)?,
-                        index => name.extend_from_slice(self.table.get(index).ok_or(Broken)?.0),
-                    }
                     rest.text(&mut value)?;
                     tell(&name, &value);
                     if kind == Kind::Added {
-                        self.table.add(&name, &value);
+                        self.table.add(name, &value);
                     }
                 }
             }

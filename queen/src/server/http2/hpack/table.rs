@@ -1,5 +1,6 @@
 //! The two tables of HPACK: that which every peer knows, and that which a peer fills as it goes.
 
+use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// What an entry counts for besides its bytes (RFC 7541, 4.1).
@@ -72,11 +73,17 @@ pub const STATIC: [(&str, &str); 61] = [
     ("www-authenticate", ""),
 ];
 
-/// One entry of the second table: a name and, behind it, a value.
+/// One entry of the second table. A name may be that of many.
 #[derive(Debug)]
 struct Entry {
-    text: Box<[u8]>,
-    name: usize,
+    name: Bytes,
+    value: Box<[u8]>,
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        self.name.len() + self.value.len() + ENTRY
+    }
 }
 
 /// Both.
@@ -100,15 +107,25 @@ impl Table {
         if let Some((name, value)) = STATIC.get(at) {
             return Some((name.as_bytes(), value.as_bytes()));
         }
-        self.entries.get(at - STATIC.len()).map(|entry| entry.text.split_at(entry.name))
+        self.entries.get(at - STATIC.len()).map(|entry| (&entry.name[..], &entry.value[..]))
+    }
+
+    /// The name at an index, to be used again.
+    pub fn name(&self, index: usize) -> Option<Bytes> {
+        let at = index.checked_sub(1)?;
+        match STATIC.get(at) {
+            Some((name, _)) => Some(Bytes::from_static(name.as_bytes())),
+            None => self.entries.get(at - STATIC.len()).map(|entry| entry.name.clone()),
+        }
     }
 
     /// One more; the oldest make room for it. One that is larger than all leaves none.
-    pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        let size = name.len() + value.len() + ENTRY;
+    pub fn add(&mut self, name: Bytes, value: &[u8]) {
+        let entry = Entry { name, value: value.into() };
+        let size = entry.size();
         self.make_room(size);
         if size <= self.limit {
-            self.entries.push_front(Entry { text: [name, value].concat().into(), name: name.len() });
+            self.entries.push_front(entry);
             self.size += size;
         }
     }
@@ -126,7 +143,7 @@ impl Table {
     fn make_room(&mut self, size: usize) {
         while self.size + size > self.limit {
             let Some(oldest) = self.entries.pop_back() else { return };
-            self.size -= oldest.text.len() + ENTRY;
+            self.size -= oldest.size();
         }
     }
 }
@@ -140,14 +157,14 @@ mod tests {
         let mut table = Table::new();
         table.resize(2 * (ENTRY + 2)).unwrap();
         for name in [b"a", b"b", b"c"] {
-            table.add(name, b"1");
+            table.add(Bytes::from_static(name), b"1");
         }
         assert_eq!(table.get(62), Some((&b"c"[..], &b"1"[..])));
         assert_eq!(table.get(63), Some((&b"b"[..], &b"1"[..])));
         assert_eq!((table.get(64), table.get(0)), (None, None));
         table.resize(ENTRY + 2).unwrap();
         assert_eq!((table.get(63), table.size), (None, ENTRY + 2));
-        table.add(b"too", b"large");
+        table.add(Bytes::from_static(b"too"), b"large");
         assert_eq!((table.get(62), table.size), (None, 0));
         assert_eq!((table.resize(SIZE), table.resize(SIZE + 1)), (Some(()), None));
     }

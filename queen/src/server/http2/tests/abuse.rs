@@ -8,7 +8,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 const PROTOCOL: u32 = 1;
+const INTERNAL: u32 = 2;
 const FLOW: u32 = 3;
+const CLOSED: u32 = 5;
 const SIZE: u32 = 6;
 const REFUSED: u32 = 7;
 const COMPRESSION: u32 = 9;
@@ -100,6 +102,28 @@ async fn a_fault_of_one_stream_leaves_the_others() {
     peer.say(kind::WINDOW_UPDATE, 0, 107, &WINDOW_MAX.to_be_bytes()).await;
     assert_eq!(reset(&mut peer, 107).await, FLOW);
     peer.is_well(109).await;
+}
+
+#[tokio::test]
+async fn nothing_follows_the_end_of_a_body() {
+    let mut peer = Peer::new().await;
+    for (stream, kind, flags) in [(1, kind::DATA, 0), (3, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM)] {
+        peer.ask(stream, "GET", "/never", true).await;
+        peer.say(kind, flags, stream, b"").await;
+        assert_eq!(reset(&mut peer, stream).await, CLOSED);
+    }
+    peer.is_well(5).await;
+}
+
+#[tokio::test]
+async fn a_call_that_panics_takes_no_other_with_it() {
+    let mut peer = Peer::new().await;
+    peer.ask(1, "POST", "/echo", false).await;
+    peer.ask(3, "GET", "/panics", true).await;
+    assert_eq!(reset(&mut peer, 3).await, INTERNAL);
+    peer.say(kind::DATA, flag::END_STREAM, 1, b"on").await;
+    assert_eq!(peer.status(1).await, "200");
+    assert_eq!(peer.body(1).await, b"on");
 }
 
 #[tokio::test]

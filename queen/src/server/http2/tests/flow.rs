@@ -74,7 +74,7 @@ async fn a_window_that_is_made_smaller_may_be_less_than_nothing() {
 
 #[tokio::test]
 async fn a_reader_is_told_to_go_on_as_it_is_read() {
-    told_to_go_on("/taken").await;
+    told_to_go_on("/counted").await;
 }
 
 #[tokio::test]
@@ -82,14 +82,70 @@ async fn one_that_another_task_reads_is_told_too() {
     told_to_go_on("/elsewhere").await;
 }
 
+#[tokio::test]
+async fn one_that_is_read_within_an_answer_needs_no_window_for_that() {
+    told_to_go_on("/inside").await;
+}
+
+#[tokio::test]
+async fn an_end_needs_no_window() {
+    let mut peer = Peer::new().await;
+    set_window(&mut peer, 0).await;
+    peer.ask(1, "POST", "/echo", false).await;
+    assert_eq!(peer.status(1).await, "200");
+    let trailers = super::peer::block(&[("x-end", "1")]);
+    peer.say(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &trailers).await;
+    assert!(peer.hear_of(1).await.head.has(flag::END_STREAM));
+}
+
+#[tokio::test]
+async fn what_nobody_reads_does_not_open_a_window_again() {
+    let mut peer = Peer::new().await;
+    peer.ask(1, "POST", "/never", false).await;
+    for _ in 0..STREAM_WINDOW as usize / LARGEST {
+        peer.say(kind::DATA, 0, 1, &[0; LARGEST]).await;
+    }
+    is_quiet(&mut peer).await;
+    peer.say(kind::DATA, 0, 1, b"1").await;
+    assert_eq!(peer.hear_of(1).await.head.kind, kind::RST_STREAM);
+}
+
+#[tokio::test]
+async fn the_window_of_the_connection_is_everybodys() {
+    let mut peer = Peer::new().await;
+    set_window(&mut peer, 1 << 24).await;
+    for stream in [1, 3, 5] {
+        peer.ask(stream, "GET", "/large", true).await;
+    }
+    let mut told = [0; 6];
+    let mut left = WINDOW as usize;
+    while told[1].min(told[3]).min(told[5]) < 50_000 {
+        assert!(told.iter().sum::<usize>() < LARGE, "{told:?}");
+        if left == 0 {
+            left = 10_000;
+            widen(&mut peer, 0, 10_000).await;
+        }
+        let heard = peer.hear().await;
+        if heard.head.kind == kind::DATA {
+            told[heard.head.stream as usize] += heard.head.length;
+            left -= heard.head.length;
+        }
+    }
+}
+
 async fn told_to_go_on(path: &str) {
     let mut peer = Peer::new().await;
+    set_window(&mut peer, 0).await;
     peer.ask(1, "POST", path, false).await;
     let pieces = 3 * CONNECTION_WINDOW as usize / LARGEST;
     let (mut stream, mut connection) = (STREAM_WINDOW as usize, CONNECTION_WINDOW as usize);
     for _ in 0..pieces {
         while stream < LARGEST || connection < LARGEST {
             let heard = peer.hear().await;
+            if heard.head.kind == kind::HEADERS {
+                peer.keep(heard);
+                continue;
+            }
             assert_eq!(heard.head.kind, kind::WINDOW_UPDATE);
             let more = u32::from_be_bytes(*heard.payload.first_chunk().unwrap()) as usize;
             *if heard.head.stream == 0 { &mut connection } else { &mut stream } += more;
@@ -102,7 +158,9 @@ async fn told_to_go_on(path: &str) {
     widen(&mut peer, 0, 1 << 24).await;
     widen(&mut peer, 1, 1 << 24).await;
     assert_eq!(peer.status(1).await, "200");
-    assert_eq!(peer.body(1).await.len(), pieces * LARGEST);
+    let body = peer.body(1).await;
+    let said = String::from_utf8(body).ok().and_then(|text| text.parse().ok());
+    assert!(said == Some(pieces * LARGEST), "{said:?}");
 }
 
 #[tokio::test]

@@ -137,3 +137,34 @@ async fn who_answers_without_reading_has_the_rest_given_up() {
     peer.say(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]).await;
     peer.is_well(3).await;
 }
+
+#[tokio::test]
+async fn one_that_leaves_ends_what_was_begun_and_begins_nothing() {
+    let mut peer = Peer::new().await;
+    peer.ask(1, "POST", "/echo", false).await;
+    assert_eq!(peer.status(1).await, "200");
+    peer.leave.notify_one();
+    let said = peer.hear().await;
+    assert_eq!((said.head.kind, &said.payload[..]), (kind::GOAWAY, &[0, 0, 0, 1, 0, 0, 0, 0][..]));
+    peer.ask(3, "GET", "/fields", true).await;
+    let refused = peer.hear_of(3).await;
+    assert_eq!((refused.head.kind, &refused.payload[..]), (kind::RST_STREAM, &[0, 0, 0, 7][..]));
+    peer.say(kind::DATA, flag::END_STREAM, 1, b"the end").await;
+    assert_eq!(peer.body(1).await, b"the end");
+    assert_eq!(peer.try_hear().await, None);
+    assert_eq!(timeout(PATIENCE, peer.ended).await.unwrap().unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn one_that_leaves_a_peer_who_breaks_the_rules_then_takes_nothing_back() {
+    let mut peer = Peer::new().await;
+    peer.ask(1, "POST", "/echo", false).await;
+    assert_eq!(peer.status(1).await, "200");
+    peer.leave.notify_one();
+    assert_eq!(peer.hear().await.head.kind, kind::GOAWAY);
+    peer.ask(3, "GET", "/never", true).await;
+    peer.say(kind::PING, 0, 0, b"short").await;
+    assert_eq!(peer.hear_of(3).await.head.kind, kind::RST_STREAM);
+    let said = peer.hear().await;
+    assert_eq!((said.head.kind, &said.payload[..]), (kind::GOAWAY, &[0, 0, 0, 1, 0, 0, 0, 6][..]));
+}

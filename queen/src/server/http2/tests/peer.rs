@@ -4,16 +4,19 @@ use super::super::frame::{Head, flag, kind};
 use super::super::hpack::{self, Decoder};
 use super::super::{Buffers, Connection, Shared};
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tokio_stream::StreamExt;
 
 /// Far above what anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,15 +37,21 @@ pub fn router() -> Router {
         .route("/never", get(std::future::pending::<()>).post(std::future::pending::<()>))
         .route("/held", post(|request: Request| async { (request, std::future::pending::<()>().await).1 }))
         .route("/taken", post(|request: Request| async { request.into_body().collect().await.unwrap().to_bytes() }))
-        .route(
-            "/elsewhere",
-            post(async |request: Request| {
-                let reading = tokio::spawn(async { request.into_body().collect().await.unwrap().to_bytes() });
-                reading.await.unwrap()
-            }),
-        )
+        .route("/counted", post(count))
+        .route("/elsewhere", post(async |request: Request| tokio::spawn(count(request)).await.unwrap()))
+        .route("/inside", post(async |request: Request| Body::from_stream(tokio_stream::once(request).then(count))))
+        .route("/panics", get(panics))
         .route("/unread", post(|| async { "no" }))
         .route("/fields", get(|request: Request| async move { format!("{:?}", request.headers()) }))
+}
+
+async fn panics() -> String {
+    panic!("as it was asked to")
+}
+
+/// How long a body is, found out within the answer.
+async fn count(request: Request) -> Result<String, Infallible> {
+    Ok(request.into_body().collect().await.unwrap().to_bytes().len().to_string())
 }
 
 /// What the connections of a test share.
@@ -51,11 +60,20 @@ pub fn shared() -> Arc<Shared> {
     Arc::new(Shared { buffers, max_header_bytes: HEADER_BYTES, max_streams: STREAMS, began: Instant::now() })
 }
 
-/// Runs the queen's end of a connection.
-pub fn serve(io: DuplexStream) -> Ended {
+/// Runs the queen's end of a connection, which leaves when it is told to.
+pub fn serve(io: DuplexStream, leave: Arc<Notify>) -> Ended {
     let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let connection = Connection::new(io, router(), from, shared());
-    tokio::spawn(async move { connection.await.map_err(|error| error.to_string()) })
+    let mut connection = Connection::new(io, router(), from, shared());
+    tokio::spawn(async move {
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = leave.notified() => {
+                connection.leave();
+                connection.await
+            }
+        };
+        ended.map_err(|error| error.to_string())
+    })
 }
 
 /// A frame as it was heard.
@@ -70,6 +88,7 @@ pub struct Peer {
     pub io: DuplexStream,
     pub decoder: Decoder,
     pub ended: Ended,
+    pub leave: Arc<Notify>,
     kept: Vec<Heard>,
 }
 
@@ -77,7 +96,9 @@ impl Peer {
     /// One whose preface was read, and that has heard what the queen wants.
     pub async fn new() -> Self {
         let (io, ours) = tokio::io::duplex(1 << 20);
-        let mut peer = Self { io, decoder: Decoder::new(), ended: serve(ours), kept: Vec::new() };
+        let leave = Arc::new(Notify::new());
+        let ended = serve(ours, leave.clone());
+        let mut peer = Self { io, decoder: Decoder::new(), ended, leave, kept: Vec::new() };
         assert_eq!(peer.hear().await.head.kind, kind::SETTINGS);
         assert_eq!(peer.hear().await.head.kind, kind::WINDOW_UPDATE);
         peer
@@ -126,6 +147,11 @@ impl Peer {
                 _ => self.kept.push(heard),
             }
         }
+    }
+
+    /// It is for later.
+    pub fn keep(&mut self, heard: Heard) {
+        self.kept.push(heard);
     }
 
     /// The status of the answer that begins next on a stream.

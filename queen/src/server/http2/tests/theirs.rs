@@ -15,7 +15,7 @@ async fn client(window: u32) -> SendRequest<Bytes> {
     let (io, ours) = tokio::io::duplex(8 * 1024);
     tokio::spawn(async {
         let Some(Begun::Two(ours)) = Begun::read(ours).await.unwrap() else { panic!("a preface") };
-        drop(serve(ours));
+        drop(serve(ours, Default::default()));
     });
     let mut builder = client::Builder::new();
     builder.initial_window_size(window).initial_connection_window_size(window.max(65_535));
