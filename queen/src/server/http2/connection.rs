@@ -12,7 +12,7 @@ use super::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::guard::Peer;
 use atomic_waker::AtomicWaker;
 use axum::Router;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -163,8 +163,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if buffer.len() < frame::Head::BYTES + head.length {
                 break;
             }
-            let mut frame = buffer.split_to(frame::Head::BYTES + head.length);
-            let payload = frame.split_off(frame::Head::BYTES);
+            buffer.advance(frame::Head::BYTES);
+            let payload = buffer.split_to(head.length);
             self.take(head, payload)?;
         }
         Ok(())

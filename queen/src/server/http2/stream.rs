@@ -111,12 +111,13 @@ impl Streams {
         if let Some(announced) = &mut stream.announced {
             *announced = announced.checked_sub(length.into()).ok_or((id, Reason::PROTOCOL_ERROR))?;
         }
-        // Padding is read by nobody.
-        let padding = taken - length;
         if !data.is_empty() {
             stream.line.add(data);
         }
-        self.count_read(id, padding);
+        // Padding is read by nobody.
+        if taken > length {
+            self.count_read(id, taken - length);
+        }
         if end { self.end(id, None) } else { Ok(()) }
     }
 
