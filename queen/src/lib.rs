@@ -13,9 +13,10 @@ pub mod placement;
 mod queen;
 mod reserve;
 mod rpc;
-pub mod server;
+mod server;
 mod services;
 mod tunnel;
 
 pub use config::Config;
 pub use queen::{BindError, Queen, ServeError};
+pub use server::http2;

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::routing::{get, post};
-use queen::server::http2::{Buffers, Connection, Shared};
+use queen::http2::{Buffers, Connection, Shared};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
