@@ -71,7 +71,7 @@ impl HiveService for Ingest {
         &self,
         _: Request<Streaming<PushTelemetryRequest>>,
     ) -> Result<Response<PushTelemetryResponse>, Status> {
-        // `PushFirst` stands before this service and takes the call.
+        // `push` stands before this service and takes the call.
         Err(Status::internal("telemetry came past the place where it is taken"))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::buffers::Buffers;
 use super::calm::Budget;
-use super::frame::{self, Reason, flag, kind, setting};
+use super::frame::{self, Reason, kind, setting};
 use super::heart::{Heart, Silent};
 use super::hpack::Decoder;
 use super::intake::Block;
@@ -220,9 +220,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
 fn entry(name: u16, value: u32) -> [u8; 6] {
     let ([a, b], [c, d, e, f]) = (name.to_be_bytes(), value.to_be_bytes());
     [a, b, c, d, e, f]
-}
-
-/// That what the peer wants is agreed to.
-pub(super) fn agree(out: &mut Outbox) {
-    out.frame(kind::SETTINGS, flag::ACK, 0, &[]);
 }

@@ -1,7 +1,7 @@
 //! Frames, in. What comes for a stream that is no more is taken note of as far as the connection needs it and no further.
 
 use super::call::Call;
-use super::connection::{Connection, agree};
+use super::connection::Connection;
 use super::frame::{Head, LARGEST, Reason, flag, kind, number, setting, unpadded};
 use super::line::{Ended, Incoming, Line};
 use super::request::{Fields, Unfit};
@@ -207,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 _ => {}
             }
         }
-        agree(&mut self.out);
+        self.out.frame(kind::SETTINGS, flag::ACK, 0, &[]);
         Ok(())
     }
 

@@ -85,7 +85,7 @@ impl Line {
     }
 
     /// A piece of its body has come; what nobody reads counts as read.
-    pub fn add(self: &Arc<Self>, data: Bytes) {
+    pub fn add(&self, data: Bytes) {
         let length = data.len() as u32;
         let mut inbox = self.inbox();
         if inbox.left {
@@ -110,7 +110,7 @@ impl Line {
     }
 
     /// Its body has ended; the first end counts.
-    pub fn end(self: &Arc<Self>, end: End, trailers: Option<HeaderMap>) {
+    pub fn end(&self, end: End, trailers: Option<HeaderMap>) {
         let mut inbox = self.inbox();
         if inbox.end.is_none() {
             (inbox.end, inbox.trailers) = (Some(end), trailers);

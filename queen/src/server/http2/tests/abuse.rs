@@ -142,7 +142,9 @@ async fn who_sends_more_than_a_window_is_stopped() {
         peer.say(kind::DATA, flag::PADDED, 1, &[[255].as_slice(), &[0; 255]].concat()).await;
         sent += 256;
     }
-    assert!(peer.try_hear().await.is_some());
+    let heard = peer.hear().await;
+    assert_eq!((heard.head.kind, heard.head.stream), (kind::WINDOW_UPDATE, 0));
+    peer.is_well(5).await;
 }
 
 #[tokio::test]
