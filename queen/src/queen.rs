@@ -244,8 +244,11 @@ async fn count(fleet: Arc<Fleet>, bookmarks: watch::Sender<Bytes>, every: Durati
             () = stopping.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        bookmarks.send_replace(bookmark(fleet.census(Instant::now())));
-        fleet.feed().wake_all(Why::Bookmark);
+        // Everybody is counted for those who watch.
+        if fleet.feed().is_watched() {
+            bookmarks.send_replace(bookmark(fleet.census(Instant::now())));
+            fleet.feed().wake_all(Why::Bookmark);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One connection: TLS where there is a certificate, then HTTP/1.1 and HTTP/2 told apart by their first bytes.
 
 use super::begin::{Again, Begun, speaks_tls};
-use super::http2::{self, Buffers};
+use super::http2::{self, Buffers, Gone, Lanes};
 use super::turned::{self, Turned};
 use crate::Config;
 use crate::guard::{Peer, Shown};
@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// A connection that has said nothing after this long is closed; so is one whose TLS handshake or headers are not
 /// complete.
@@ -39,6 +39,7 @@ pub struct Port {
     router: Router,
     shown: Shown,
     http2: Arc<http2::Shared>,
+    lanes: Lanes,
     stopping: CancellationToken,
 }
 
@@ -49,13 +50,16 @@ impl Port {
             buffers: Buffers::default(),
             max_header_bytes: config.max_header_bytes as usize,
             max_streams: config.max_streams as usize,
-            began: Instant::now(),
         };
-        Self { router, shown, http2: Arc::new(http2), stopping }
+        Self { router, shown, http2: Arc::new(http2), lanes: Lanes::new(Instant::now()), stopping }
     }
 
-    /// Runs one connection to its end. With `turned` it is only told why it is not served.
-    pub async fn connection(&self, stream: TcpStream, peer: SocketAddr, turned: Option<Turned>) {
+    /// Runs one connection to its end, or to where it is carried on with others; `place` is dropped when it is over. With
+    /// `turned` it is only told why it is not served.
+    pub async fn connection<P>(&self, stream: TcpStream, peer: SocketAddr, turned: Option<Turned>, place: P)
+    where
+        P: Send + 'static,
+    {
         // Small messages go out at once: Nagle's algorithm costs 40 ms a call.
         if stream.set_nodelay(true).is_err() {
             return;
@@ -65,8 +69,8 @@ impl Port {
             begun = timeout(HANDSHAKE, self.begin(stream, turned)) => begun,
         };
         match begun {
-            Ok(Ok(Some(Spoken::Clear(begun, turned)))) => self.serve(begun, Peer(peer), turned).await,
-            Ok(Ok(Some(Spoken::Tls(begun)))) => self.serve(*begun, Peer(peer), turned).await,
+            Ok(Ok(Some(Spoken::Clear(begun, turned)))) => self.serve(begun, Peer(peer), turned, place).await,
+            Ok(Ok(Some(Spoken::Tls(begun)))) => self.serve(*begun, Peer(peer), turned, place).await,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => debug!(%peer, %error, "connection refused"),
             Err(_) => debug!(%peer, "connection refused: nothing whole was said in time"),
@@ -89,47 +93,62 @@ impl Port {
         Ok(Begun::read(stream).await?.map(|begun| Spoken::Tls(Box::new(begun))))
     }
 
-    async fn serve<S>(&self, begun: Begun<S>, peer: Peer, turned: Option<Turned>)
+    /// Has every connection end when its calls have ended, and carries no further ones.
+    pub fn leave(&self) {
+        self.lanes.leave();
+    }
+
+    /// Until all that are carried have ended, once they were told to.
+    pub async fn left(&self) {
+        self.lanes.empty().await;
+    }
+
+    /// Drops those that there still are.
+    pub async fn end(&self) {
+        self.lanes.end().await;
+    }
+
+    async fn serve<S, P>(&self, begun: Begun<S>, peer: Peer, turned: Option<Turned>, place: P)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        P: Send + 'static,
+    {
+        let router = turned.map_or_else(|| self.router.clone(), turned::router);
+        match begun {
+            Begun::Two(stream) => self.carry(stream, router, peer, turned, place),
+            // Boxed: there are ten thousand hives to each browser.
+            Begun::One(stream) => Box::pin(self.serve_one(stream, router, peer, turned)).await,
+        }
+    }
+
+    fn carry<S, P>(&self, stream: S, router: Router, Peer(peer): Peer, turned: Option<Turned>, place: P)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        P: Send + 'static,
+    {
+        let shared = Arc::clone(&self.http2);
+        let until = turned.map(|_| Instant::now() + TURNED);
+        let ended = move |ended| {
+            match ended {
+                Ok(()) => {}
+                Err(Gone::Fault) => warn!(%peer, "a connection failed inside the queen"),
+                Err(error) => debug!(%peer, %error, "connection ended"),
+            }
+            drop(place);
+        };
+        self.lanes.carry(|bells| http2::Connection::new(stream, router, peer, shared, bells).until(until), ended);
+    }
+
+    async fn serve_one<S>(&self, stream: Again<S>, router: Router, peer: Peer, turned: Option<Turned>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let router = turned.map_or_else(|| self.router.clone(), turned::router);
         let patience = async {
             match turned {
                 Some(_) => tokio::time::sleep(TURNED).await,
                 None => self.stopping.cancelled().await,
             }
         };
-        match begun {
-            Begun::Two(stream) => {
-                let mut connection = http2::Connection::new(stream, router, peer.0, Arc::clone(&self.http2));
-                let ended = tokio::select! {
-                    ended = &mut connection => ended,
-                    () = patience => {
-                        connection.leave();
-                        if turned.is_some() { return }
-                        connection.await
-                    }
-                };
-                if let Err(error) = ended {
-                    debug!(peer = %peer.0, %error, "connection ended");
-                }
-            }
-            // Boxed: there are ten thousand hives to each browser.
-            Begun::One(stream) => Box::pin(self.serve_one(stream, router, peer, patience, turned)).await,
-        }
-    }
-
-    async fn serve_one<S>(
-        &self,
-        stream: Again<S>,
-        router: Router,
-        peer: Peer,
-        patience: impl Future<Output = ()>,
-        turned: Option<Turned>,
-    ) where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
         let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             request.map(Body::new)

@@ -19,6 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -46,12 +47,12 @@ pub struct Doors {
 pub async fn serve(listener: TcpListener, doors: Doors, config: &Config, stopping: CancellationToken) {
     let Doors { router, shown, bounds, addresses } = doors;
     let port = Arc::new(Port::new(router, shown, config, stopping.clone()));
-    let (mut open, mut starved) = (Open::new(bounds, addresses), false);
+    let (mut open, mut tasks, mut starved) = (Open::new(bounds.clone(), addresses), JoinSet::new(), false);
     loop {
         let accepted = tokio::select! {
             () = stopping.cancelled() => break,
-            Some(ended) = open.tasks.join_next_with_id(), if !open.tasks.is_empty() => {
-                open.ended(ended);
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                note(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -61,13 +62,12 @@ pub async fn serve(listener: TcpListener, doors: Doors, config: &Config, stoppin
                 starved = false;
                 let port = Arc::clone(&port);
                 match open.enter(peer.ip()) {
-                    Some(place) => open.begin(peer.ip(), async move {
-                        port.connection(stream, peer, None).await;
-                        drop(place);
-                    }),
+                    Some(place) => drop(tasks.spawn(async move { port.connection(stream, peer, None, place).await })),
                     // A refusal in the caller's language costs a little; when too many wait for one, it is a bare end.
                     None => {
-                        open.turn_away(async move { port.connection(stream, peer, Some(Turned::Full)).await });
+                        if let Some(place) = open.turn_away() {
+                            tasks.spawn(async move { port.connection(stream, peer, Some(Turned::Full), place).await });
+                        }
                     }
                 }
             }
@@ -81,10 +81,23 @@ pub async fn serve(listener: TcpListener, doors: Doors, config: &Config, stoppin
         }
     }
     drop(listener);
-    let ended = timeout(GOODBYE, async { while open.tasks.join_next().await.is_some() {} }).await;
-    if ended.is_err() {
-        info!(connections = open.tasks.len(), "connections dropped at stop");
-        open.tasks.shutdown().await;
+    port.leave();
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            note(ended);
+        }
+        port.left().await;
+    };
+    if timeout(GOODBYE, all).await.is_err() {
+        info!(connections = bounds.connections.taken(), "connections dropped at stop");
+        tasks.shutdown().await;
+        port.end().await;
+    }
+}
+
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        warn!(%error, "a connection failed inside the queen");
     }
 }
 

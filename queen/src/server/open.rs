@@ -4,7 +4,6 @@ use crate::bound::{Bound, Bounds, Place};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::task::{Id, JoinError, JoinSet};
 use tracing::warn;
 
 /// So many connections at once are told that there is no room for them. Further ones are closed without a word.
@@ -40,11 +39,23 @@ impl Addresses {
     }
 }
 
-/// The connections there are.
+/// A connection's place, given back when it drops.
+#[derive(Debug)]
+pub struct Entered {
+    _place: Place,
+    address: IpAddr,
+    addresses: Arc<Addresses>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.addresses.leave(self.address);
+    }
+}
+
+/// Who may come in.
+#[derive(Debug)]
 pub struct Open {
-    /// One task each.
-    pub tasks: JoinSet<()>,
-    peers: HashMap<Id, IpAddr>,
     bounds: Bounds,
     addresses: Arc<Addresses>,
     turned: Arc<Bound>,
@@ -52,14 +63,14 @@ pub struct Open {
 }
 
 impl Open {
-    /// None yet.
+    /// Everybody, as yet.
     pub fn new(bounds: Bounds, addresses: Arc<Addresses>) -> Self {
         let turned = Bound::new(TURNED);
-        Self { tasks: JoinSet::new(), peers: HashMap::new(), bounds, addresses, turned, full: false }
+        Self { bounds, addresses, turned, full: false }
     }
 
     /// A place for a connection of `peer`, if there is one.
-    pub fn enter(&mut self, peer: IpAddr) -> Option<Place> {
+    pub fn enter(&mut self, peer: IpAddr) -> Option<Entered> {
         let from_it = self.addresses.of(peer);
         let many = !peer.is_loopback() && from_it >= self.bounds.per_address.limit();
         if many {
@@ -71,35 +82,14 @@ impl Open {
             let connections = self.bounds.connections.taken();
             warn!(%peer, connections, from_it, "too many connections: refusing further ones");
         }
-        place
+        let (place, addresses) = (place?, Arc::clone(&self.addresses));
+        addresses.enter(peer);
+        Some(Entered { _place: place, address: peer, addresses })
     }
 
-    /// Runs a connection.
-    pub fn begin(&mut self, peer: IpAddr, connection: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(connection);
-        self.peers.insert(task.id(), peer);
-        self.addresses.enter(peer);
-    }
-
-    /// Tells a connection that there is no room, if not too many are being told that already.
-    pub fn turn_away(&mut self, telling: impl Future<Output = ()> + Send + 'static) {
-        let Some(place) = self.turned.enter() else { return };
-        self.tasks.spawn(async move {
-            telling.await;
-            drop(place);
-        });
-    }
-
-    /// A task of [`Open::tasks`] is over.
-    pub fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
-        let peer = self.peers.remove(&id);
-        if let Err(error) = ended {
-            warn!(?peer, %error, "a connection failed inside the queen");
-        }
-        if let Some(peer) = peer {
-            self.addresses.leave(peer);
-        }
+    /// A place for one that is told that there is no room, if not too many are being told that already.
+    pub fn turn_away(&self) -> Option<Place> {
+        self.turned.enter()
     }
 }
 
@@ -108,41 +98,23 @@ mod tests {
     use super::*;
     use crate::Config;
 
-    #[tokio::test]
-    async fn one_address_does_not_take_the_places_of_all() {
+    #[test]
+    fn one_address_does_not_take_the_places_of_all() {
         let config = Config { max_connections: 4, max_connections_per_address: 2, ..Config::default() };
         let bounds = Bounds::new(&config);
         let addresses = Arc::new(Addresses::default());
         let mut open = Open::new(bounds.clone(), Arc::clone(&addresses));
         let [greedy, other, here]: [IpAddr; 3] = ["10.0.0.1", "10.0.0.2", "127.0.0.1"].map(|ip| ip.parse().unwrap());
-        let mut began = |peer| {
-            let place = open.enter(peer);
-            let entered = place.is_some();
-            open.begin(peer, async move {
-                std::future::pending::<()>().await;
-                drop(place);
-            });
-            entered
-        };
-        assert!(began(greedy) && began(greedy));
+        let mut entered: Vec<Entered> = [greedy, greedy].into_iter().filter_map(|peer| open.enter(peer)).collect();
+        assert_eq!(entered.len(), 2);
         assert!(open.enter(greedy).is_none());
         assert_eq!((bounds.per_address.refused(), addresses.most()), (1, 2));
-        let mut began = |peer| {
-            let place = open.enter(peer);
-            let entered = place.is_some();
-            open.begin(peer, async move {
-                std::future::pending::<()>().await;
-                drop(place);
-            });
-            entered
-        };
-        assert!(began(other) && began(here));
-        assert!(!began(here), "four in all");
+        entered.extend([other, here].into_iter().filter_map(|peer| open.enter(peer)));
+        assert_eq!(entered.len(), 4);
+        assert!(open.enter(here).is_none(), "four in all");
         assert_eq!((bounds.connections.taken(), bounds.connections.refused()), (4, 1));
-        open.tasks.abort_all();
-        while let Some(ended) = open.tasks.join_next_with_id().await {
-            open.ended(ended);
-        }
+        entered.clear();
         assert_eq!((bounds.connections.taken(), addresses.most()), (0, 0));
+        assert!(open.enter(greedy).is_some());
     }
 }

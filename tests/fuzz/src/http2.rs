@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::routing::{get, post};
-use queen::http2::{Buffers, Connection, Shared};
+use queen::http2::{Buffers, Connection, Lanes, Shared};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -21,15 +21,17 @@ pub fn connection(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let (peer, ours) = tokio::io::duplex(1 << 20);
-        let shared =
-            Shared { buffers: Buffers::default(), max_header_bytes: 4_096, max_streams: 3, began: Instant::now() };
+        let shared = Shared { buffers: Buffers::default(), max_header_bytes: 4_096, max_streams: 3 };
         let router = Router::new()
             .route("/", get(|| async { vec![7; 100_000] }).post(|body: axum::body::Bytes| async move { body }))
             .route("/echo", post(|request: axum::extract::Request| async { request.into_body() }));
         let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let connection = Connection::new(ours, router, from, Arc::new(shared));
+        let lanes = Lanes::new(Instant::now());
         // How it ends is its own affair.
-        let (_ended, ()) = tokio::join!(connection, talk(peer, bytes, 1 + usize::from(*piece)));
+        lanes.carry(|bells| Connection::new(ours, router, from, Arc::new(shared), bells), |_ended| {});
+        talk(peer, bytes, 1 + usize::from(*piece)).await;
+        lanes.leave();
+        lanes.empty().await;
     });
 }
 

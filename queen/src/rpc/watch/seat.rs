@@ -3,7 +3,7 @@
 
 use super::watcher::{Step, Watcher};
 use crate::bound::Place;
-use crate::fleet::feed::{Bell, Message, Why};
+use crate::fleet::feed::{Bell, Message};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -54,7 +54,7 @@ impl Seat {
         let Some(Seated { watcher, .. }) = &mut *seated else { return Poll::Ready(None) };
         let rung = self.bell.answer(cx.waker());
         self.unread.store(0, Ordering::Relaxed);
-        watcher.hear(rung(Why::Changed), rung(Why::Bookmark));
+        watcher.hear(rung);
         let step = watcher.step();
         self.owes.store(matches!(step, Step::Tell(_)), Ordering::Relaxed);
         match step {

@@ -1,7 +1,7 @@
 //! One watcher: a cursor in the feed that makes one step when it is asked to. Slow, pausing and reconnecting watchers all take
 //! the same path.
 
-use crate::fleet::feed::{Class, Following, Message, Place, Read, Revision};
+use crate::fleet::feed::{Class, Following, Message, Place, Read, Revision, Why};
 use crate::rpc::{Shared, invalid};
 use proto::watch_response::Event;
 use proto::{SnapshotBegin, SnapshotEnd, SnapshotReason};
@@ -50,6 +50,7 @@ pub struct Watcher {
     due: bool,
     /// There is a bookmark that it has not told.
     bookmark: bool,
+    stopping: bool,
 }
 
 impl Watcher {
@@ -64,19 +65,21 @@ impl Watcher {
             Ok(place) => (Stage::Whole, place),
             Err(reason) => (Stage::Begin(reason), shared.fleet.feed().start()),
         };
-        // What there is already is due at once.
-        Ok(Self { shared, class, following, stage, place, due: true, bookmark: false })
+        // What there is already is due at once. Who follows is rung when the queen stops, unless she did before.
+        let stopping = shared.stopping.is_cancelled();
+        Ok(Self { shared, class, following, stage, place, due: true, bookmark: false, stopping })
     }
 
     /// It was woken.
-    pub fn hear(&mut self, changed: bool, bookmark: bool) {
-        self.due |= changed;
-        self.bookmark |= bookmark;
+    pub fn hear(&mut self, rung: impl Fn(Why) -> bool) {
+        self.due |= rung(Why::Changed);
+        self.bookmark |= rung(Why::Bookmark);
+        self.stopping |= rung(Why::Stopping);
     }
 
     /// What it does next.
     pub fn step(&mut self) -> Step {
-        if self.shared.stopping.is_cancelled() {
+        if self.stopping {
             return Step::End(Status::unavailable("the queen is stopping"));
         }
         match self.stage {

@@ -6,24 +6,23 @@ use super::frame::{self, Reason, kind, setting};
 use super::heart::{Heart, Silent};
 use super::hpack::Decoder;
 use super::intake::Block;
+use super::lane::{Bells, Carried, Turn};
 use super::outbox::Outbox;
 use super::stream::Streams;
 use super::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::guard::Peer;
-use atomic_waker::AtomicWaker;
 use axum::Router;
 use bytes::{Buf, BytesMut};
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
-/// After so many turns others have theirs.
+/// So often it reads before others have their turn.
 const TURNS: usize = 16;
 /// Requests that were refused, or taken back before they were answered: so many at once, and so many each second. A proxy has
 /// many callers whose patience ends.
@@ -43,6 +42,9 @@ pub enum Gone {
     /// The peer does not answer.
     #[error("the peer does not answer")]
     Silent,
+    /// Something here is wrong.
+    #[error("it failed inside the queen")]
+    Fault,
     /// The peer does what HTTP/2 does not allow.
     #[error("the peer broke the protocol: reason {0}")]
     Broken(u32),
@@ -63,11 +65,9 @@ pub struct Shared {
     pub max_header_bytes: usize,
     /// How many calls may run on one connection.
     pub max_streams: usize,
-    /// Timers come due at whole steps since then.
-    pub began: Instant,
 }
 
-/// A connection whose peer has said that it speaks HTTP/2. It runs until the peer leaves.
+/// A connection whose peer has said that it speaks HTTP/2.
 pub struct Connection<S> {
     io: S,
     pub(super) shared: Arc<Shared>,
@@ -75,7 +75,9 @@ pub struct Connection<S> {
     pub(super) peer: Peer,
     /// What has come of a frame that is not whole.
     rest: Vec<u8>,
-    pub(super) waker: Arc<AtomicWaker>,
+    pub(super) waker: Waker,
+    /// There may be something to be read.
+    readable: bool,
     pub(super) decoder: Decoder,
     pub(super) block: Option<Block>,
     pub(super) streams: Streams,
@@ -85,11 +87,13 @@ pub struct Connection<S> {
     pub(super) idle: Budget,
     /// The newest call that is answered before it ends, once it takes no further ones.
     pub(super) leaving: Option<u32>,
+    /// It ends then.
+    until: Option<Instant>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Of a peer whose preface was read.
-    pub fn new(io: S, router: Router, peer: SocketAddr, shared: Arc<Shared>) -> Self {
+    pub fn new(io: S, router: Router, peer: SocketAddr, shared: Arc<Shared>, bells: &Bells) -> Self {
         let mut out = Outbox::default();
         let settings = [
             (setting::MAX_CONCURRENT_STREAMS, shared.max_streams as u32),
@@ -104,24 +108,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             router,
             peer: Peer(peer),
             rest: Vec::new(),
-            waker: Arc::default(),
+            waker: bells.run.clone(),
+            readable: true,
             decoder: Decoder::new(),
             block: None,
             streams: Streams::new(),
             out,
-            heart: Heart::new(shared.began),
+            heart: Heart::new(Instant::now()),
             taken_back: Budget::new(TAKEN_BACK.0, TAKEN_BACK.1),
             idle: Budget::new(IDLE.0, IDLE.1),
             leaving: None,
+            until: None,
             shared,
         }
     }
 
-    /// Takes no further calls, and ends when those that there are have ended.
-    pub fn leave(&mut self) {
-        if self.leaving.is_none() {
-            self.say_goodbye(Reason::NO_ERROR);
-        }
+    /// Has it end then, whatever it is doing.
+    pub fn until(mut self, then: Option<Instant>) -> Self {
+        self.until = then;
+        self
     }
 
     fn say_goodbye(&mut self, reason: Reason) {
@@ -131,26 +136,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.out.frame(kind::GOAWAY, 0, 0, &payload);
     }
 
-    /// Reads once. Whether there may be more; nothing at the end.
-    fn take_in(&mut self, cx: &mut Context<'_>) -> Result<Option<bool>, Gone> {
+    /// Reads once. Whether the peer is still there.
+    fn take_in(&mut self, turn: &mut Turn<'_>) -> Result<bool, Gone> {
+        let cx = &mut Context::from_waker(&turn.bells.read);
         let mut buffer = self.shared.buffers.take();
         buffer.extend_from_slice(&self.rest);
         let read = match poll_read_buf(Pin::new(&mut self.io), cx, &mut buffer) {
             Poll::Pending => {
                 self.shared.buffers.give(buffer);
-                return Ok(Some(false));
+                self.readable = false;
+                return Ok(true);
             }
             Poll::Ready(read) => read?,
         };
         if read == 0 {
-            return Ok(None);
+            return Ok(false);
         }
-        self.heart.beats();
+        self.heart.beats(turn.now);
         let taken = self.take_frames(&mut buffer);
         self.rest = buffer.to_vec();
         self.shared.buffers.give(buffer);
-        taken.map_err(|reason| self.broken(reason, cx))?;
-        Ok(Some(true))
+        taken.map_err(|reason| self.broken(reason, turn))?;
+        Ok(true)
     }
 
     /// Takes every frame that is whole.
@@ -171,48 +178,90 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Tells the peer why it is not served any longer, if it listens.
-    fn broken(&mut self, reason: Reason, cx: &mut Context<'_>) -> Gone {
+    fn broken(&mut self, reason: Reason, turn: &mut Turn<'_>) -> Gone {
         self.say_goodbye(reason);
-        let _told = self.out.poll_write(&mut self.io, cx);
+        let _told = self.push(turn);
         Gone::Broken(reason.0)
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Gone>> {
-        let Some(more) = self.take_in(cx)? else {
-            let open = self.streams.len();
-            return Poll::Ready(if open == 0 { Ok(false) } else { Err(Gone::Left(open)) });
-        };
-        self.streams.run(&mut self.out);
-        self.streams.credit(&mut self.out);
-        self.heart.poll(&mut self.out, cx)?;
-        let written = self.out.poll_write(&mut self.io, cx)?;
+    /// Reads and works, but no more than fits into what is to be written.
+    fn advance(&mut self, turn: &mut Turn<'_>) -> Result<bool, Gone>
+    where
+        S: Send,
+    {
+        self.readable |= turn.readable;
+        for _ in 0..TURNS {
+            if self.readable && !self.take_in(turn)? {
+                let open = self.streams.len();
+                return if open == 0 { Ok(false) } else { Err(Gone::Left(open)) };
+            }
+            self.streams.run(&mut self.out);
+            self.streams.credit(&mut self.out);
+            if !self.readable || self.out.is_full() {
+                break;
+            }
+        }
+        self.heart.look(turn.now, &mut self.out)?;
+        if self.until.is_some_and(|until| until <= turn.now) {
+            Carried::leave(self);
+            let _told = self.push(turn);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn push(&mut self, turn: &mut Turn<'_>) -> Poll<io::Result<()>> {
+        self.out.poll_write(&mut self.io, turn.desk, &mut Context::from_waker(&turn.bells.run))
+    }
+
+    fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, Gone> {
+        let written = self.push(turn)?;
         if written.is_pending() && self.out.overflows(self.shared.max_streams) {
-            return Poll::Ready(Err(self.broken(Reason::ENHANCE_YOUR_CALM, cx)));
+            return Err(self.broken(Reason::ENHANCE_YOUR_CALM, turn));
         }
         if self.leaving.is_some() && self.streams.len() == 0 && written.is_ready() {
-            return Poll::Ready(Ok(false));
+            return Ok(false);
         }
-        if more || (written.is_ready() && self.streams.can_run(&self.out)) {
-            return Poll::Ready(Ok(true));
+        if self.readable {
+            turn.bells.read.wake_by_ref();
+        } else if written.is_ready() && self.streams.can_run(&self.out) {
+            turn.bells.run.wake_by_ref();
         }
-        Poll::Pending
+        Ok(true)
+    }
+
+    /// What was written is on its way; that nothing follows is a courtesy.
+    fn over(&mut self, goes_on: Result<bool, Gone>, turn: &Turn<'_>) -> Poll<Result<(), Gone>> {
+        match goes_on {
+            Ok(true) => Poll::Pending,
+            Ok(false) => {
+                let _ended = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(&turn.bells.run));
+                Poll::Ready(Ok(()))
+            }
+            Err(gone) => Poll::Ready(Err(gone)),
+        }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
-    type Output = Result<(), Gone>;
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Carried for Connection<S> {
+    fn work(&mut self, turn: &mut Turn<'_>) -> Poll<Result<(), Gone>> {
+        let goes_on = self.advance(turn);
+        self.over(goes_on, turn)
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        self.waker.register(cx.waker());
-        for _ in 0..TURNS {
-            if !ready!(self.turn(cx))? {
-                // What was written is on its way; that nothing follows is a courtesy.
-                let _ended = Pin::new(&mut self.io).poll_shutdown(cx);
-                return Poll::Ready(Ok(()));
-            }
+    fn tell(&mut self, turn: &mut Turn<'_>) -> Poll<Result<(), Gone>> {
+        let goes_on = self.write(turn);
+        self.over(goes_on, turn)
+    }
+
+    fn due(&self) -> Instant {
+        self.until.map_or(self.heart.due(), |until| until.min(self.heart.due()))
+    }
+
+    fn leave(&mut self) {
+        if self.leaving.is_none() {
+            self.say_goodbye(Reason::NO_ERROR);
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 }
 

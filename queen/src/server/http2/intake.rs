@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn begin(&mut self, stream: u32, parts: Parts, announced: Option<u64>, end: bool) -> Result<(), Reason> {
-        let line = Line::new(Arc::clone(&self.waker));
+        let line = Line::new(self.waker.clone());
         let mut request = Request::from_parts(parts, Body::new(Incoming(Arc::clone(&line))));
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(Ended(Arc::clone(&line)));

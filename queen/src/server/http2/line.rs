@@ -1,7 +1,6 @@
 //! What a call and the connection that it came on have in common: what has come of its body, and who wakes whom. They run in one
 //! task, but a body may be given to another one.
 
-use atomic_waker::AtomicWaker;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
@@ -32,7 +31,7 @@ pub struct Line {
     read: AtomicU32,
     inbox: Mutex<Inbox>,
     /// Wakes the connection.
-    connection: Arc<AtomicWaker>,
+    connection: Waker,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +59,7 @@ impl Inbox {
 
 impl Line {
     /// A line on this connection. Its call runs at once.
-    pub fn new(connection: Arc<AtomicWaker>) -> Arc<Self> {
+    pub fn new(connection: Waker) -> Arc<Self> {
         let (woken, read, inbox) = (AtomicBool::new(true), AtomicU32::new(0), Mutex::default());
         Arc::new(Self { woken, read, inbox, connection })
     }
@@ -153,7 +152,7 @@ impl Wake for Line {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.woken.swap(true, Ordering::AcqRel) {
-            self.connection.wake();
+            self.connection.wake_by_ref();
         }
     }
 }
@@ -186,7 +185,7 @@ impl http_body::Body for Incoming {
             line.read.fetch_add(data.len() as u32, Ordering::Relaxed);
             // When its own call reads, the connection is at work and looks afterwards.
             if !line.is_woken_by(cx.waker()) {
-                line.connection.wake();
+                line.connection.wake_by_ref();
             }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -221,7 +220,7 @@ impl Drop for Incoming {
         drop(inbox);
         if unread > 0 {
             self.0.read.fetch_add(unread as u32, Ordering::Relaxed);
-            self.0.connection.wake();
+            self.0.connection.wake_by_ref();
         }
     }
 }
@@ -234,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_read_in_its_turn_leaves_the_buffer_in_which_it_came() {
-        let line = Line::new(Arc::default());
+        let line = Line::new(Waker::noop().clone());
         let mut body = Incoming(Arc::clone(&line));
         let buffer = Bytes::from(vec![1; 30_000]);
         line.add(buffer.slice(..10));
@@ -252,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_is_free_when_both_ends_are() {
-        let line = Line::new(Arc::default());
+        let line = Line::new(Waker::noop().clone());
         let (weak, waker) = (Arc::downgrade(&line), Waker::from(Arc::clone(&line)));
         let mut body = Incoming(Arc::clone(&line));
         assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)).is_pending());

@@ -14,6 +14,7 @@ mod frame;
 mod heart;
 mod hpack;
 mod intake;
+mod lane;
 mod line;
 mod outbox;
 mod request;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use buffers::Buffers;
 pub use connection::{Connection, Gone, Shared};
+pub use lane::{Bells, Carried, Lanes, Turn};
 pub use line::Ended;
 
 /// What a sender may send ahead on one stream, in bytes: little, so that a stalled queen replays no minutes.

@@ -21,6 +21,9 @@ const FULL: usize = 64 * 1024;
 const ANSWERS: (usize, usize) = (256 * 1024, 4 * 1024);
 /// What was gathered and written is forgotten in pieces of this size while there is always something that waits, in bytes.
 const WRITTEN: usize = 16 * 1024;
+/// What is no more than this is put together before it goes out, in bytes: `send` of one piece costs the kernel a tenth less than
+/// `writev` of two.
+const COPIED: usize = 4 * 1024;
 /// So many pieces go out in one system call.
 const PIECES: usize = 64;
 /// An empty outbox keeps no more room than this for what comes next, in bytes and in pieces.
@@ -131,42 +134,70 @@ impl Outbox {
         }
     }
 
-    /// Writes as much as the connection takes.
+    /// Writes as much as the connection takes. `desk` is room to put pieces together.
     ///
     /// # Errors
     /// The connection's.
-    pub fn poll_write<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        desk: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.bytes > 0 {
-            ready!(self.poll_once(stream, cx))?;
+            let written = match self.bytes {
+                ..=COPIED => ready!(self.poll_together(stream, desk, cx))?,
+                _ => ready!(self.poll_apart(stream, cx))?,
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.wrote(written);
         }
         Pin::new(stream).poll_flush(cx)
     }
 
-    /// One system call.
-    fn poll_once<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// All in one piece.
+    fn poll_together<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        desk: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut gathered = &self.gathered[self.written..];
+        if let [Piece::Gathered(_)] = self.pieces.make_contiguous() {
+            return Pin::new(stream).poll_write(cx, gathered);
+        }
+        desk.clear();
+        for piece in &self.pieces {
+            desk.extend_from_slice(match piece {
+                Piece::Large(bytes) => bytes,
+                Piece::Gathered(length) => take(&mut gathered, *length),
+            });
+        }
+        Pin::new(stream).poll_write(cx, desk)
+    }
+
+    /// Each where it lies.
+    fn poll_apart<S: AsyncWrite + Unpin>(&self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); PIECES];
         let (mut count, mut gathered) = (0, &self.gathered[self.written..]);
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
             *slice = IoSlice::new(match piece {
                 Piece::Large(bytes) => bytes,
-                Piece::Gathered(length) => {
-                    let (first, rest) = gathered.split_at(*length);
-                    gathered = rest;
-                    first
-                }
+                Piece::Gathered(length) => take(&mut gathered, *length),
             });
             count += 1;
         }
-        let written = ready!(Pin::new(stream).poll_write_vectored(cx, &slices[..count]))?;
-        if written == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        self.wrote(written);
-        Poll::Ready(Ok(()))
+        Pin::new(stream).poll_write_vectored(cx, &slices[..count])
     }
 
     fn wrote(&mut self, mut count: usize) {
         self.bytes -= count;
+        if self.bytes == 0 {
+            self.pieces.clear();
+            count = 0;
+        }
         while count > 0 {
             let Some(first) = self.pieces.front_mut() else { break };
             let part = match first {
@@ -187,7 +218,10 @@ impl Outbox {
                 self.pieces.pop_front();
             }
         }
-        if self.bytes == 0 || self.written >= WRITTEN {
+        if self.bytes == 0 {
+            self.gathered.clear();
+            self.written = 0;
+        } else if self.written >= WRITTEN {
             self.gathered.drain(..self.written);
             self.written = 0;
         }
@@ -196,6 +230,13 @@ impl Outbox {
             self.pieces.shrink_to(KEPT.1);
         }
     }
+}
+
+/// The next so many.
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
+    let (first, rest) = bytes.split_at(count);
+    *bytes = rest;
+    first
 }
 
 #[cfg(test)]
@@ -248,11 +289,11 @@ mod tests {
     async fn however_little_is_taken_at_a_time_what_comes_is_the_same() {
         let mut whole = Narrow(Vec::new(), usize::MAX);
         let (mut out, bytes) = (filled(), filled().bytes);
-        poll_fn(|cx| out.poll_write(&mut whole, cx)).await.unwrap();
+        poll_fn(|cx| out.poll_write(&mut whole, &mut Vec::new(), cx)).await.unwrap();
         assert_eq!((whole.0.len(), out.is_empty(), out.gathered.len()), (bytes, true, 0));
         for size in [1, 2, 7, 9, 511, 512, 513] {
             let (mut out, mut narrow) = (filled(), Narrow(Vec::new(), size));
-            poll_fn(|cx| out.poll_write(&mut narrow, cx)).await.unwrap();
+            poll_fn(|cx| out.poll_write(&mut narrow, &mut Vec::new(), cx)).await.unwrap();
             assert!(narrow.0 == whole.0, "{size}");
         }
     }
@@ -269,7 +310,7 @@ mod tests {
             out.frame(kind::PING, flag::ACK, 0, &[0; 8]);
         }
         let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
-        poll_fn(|cx| out.poll_write(&mut ours, cx)).await.unwrap();
+        poll_fn(|cx| out.poll_write(&mut ours, &mut Vec::new(), cx)).await.unwrap();
         drop(ours);
         assert!(!out.is_full() && !out.overflows(1));
         let mut all = Vec::new();
@@ -284,7 +325,8 @@ mod tests {
             while !out.is_full() {
                 out.data(1, Bytes::from_static(&[7; 100]), false);
             }
-            poll_fn(|cx| out.poll_once(&mut narrow, cx)).await.unwrap();
+            let count = poll_fn(|cx| out.poll_apart(&mut narrow, cx)).await.unwrap();
+            out.wrote(count);
             narrow.0.clear();
         }
         assert!(out.gathered.capacity() < 4 * (FULL + WRITTEN), "{}", out.gathered.capacity());

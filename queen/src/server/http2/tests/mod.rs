@@ -2,6 +2,7 @@
 
 mod abuse;
 mod flow;
+mod lane;
 mod ours;
 mod peer;
 mod theirs;

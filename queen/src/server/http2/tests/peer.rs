@@ -2,7 +2,7 @@
 
 use super::super::frame::{Head, flag, kind};
 use super::super::hpack::{self, Decoder};
-use super::super::{Buffers, Connection, Shared};
+use super::super::{Buffers, Connection, Lanes, Shared};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt;
@@ -57,22 +57,24 @@ async fn count(request: Request) -> Result<String, Infallible> {
 /// What the connections of a test share.
 pub fn shared() -> Arc<Shared> {
     let buffers = Buffers::default();
-    Arc::new(Shared { buffers, max_header_bytes: HEADER_BYTES, max_streams: STREAMS, began: Instant::now() })
+    Arc::new(Shared { buffers, max_header_bytes: HEADER_BYTES, max_streams: STREAMS })
 }
 
 /// Runs the queen's end of a connection, which leaves when it is told to.
 pub fn serve(io: DuplexStream, leave: Arc<Notify>) -> Ended {
     let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let mut connection = Connection::new(io, router(), from, shared());
+    let (lanes, (told, mut ended)) = (Lanes::new(Instant::now()), oneshot::channel());
+    let connection = |bells: &_| Connection::new(io, router(), from, shared(), bells);
+    lanes.carry(connection, |ended| told.send(ended.map_err(|error| error.to_string())).unwrap());
     tokio::spawn(async move {
         let ended = tokio::select! {
-            ended = &mut connection => ended,
+            ended = &mut ended => ended,
             () = leave.notified() => {
-                connection.leave();
-                connection.await
+                lanes.leave();
+                ended.await
             }
         };
-        ended.map_err(|error| error.to_string())
+        ended.expect("an end")
     })
 }
 

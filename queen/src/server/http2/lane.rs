@@ -1,0 +1,346 @@
+//! Lanes: many connections take turns in one task. What a hive says is told to hundreds of watchers, and a task for each of
+//! them costs more than telling does: waking it, another processor that steals it, the way back to the same code. In a lane
+//! everybody who was woken works first, then everybody writes, so that each of the two finds its code in the caches.
+
+use super::connection::Gone;
+use super::heart;
+use atomic_waker::AtomicWaker;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// Connections of a lane: as many as a word has bits.
+const SEATS: u32 = u64::BITS;
+/// New connections are spread over so many lanes, if there are as many processors, before one more is begun.
+const ABREAST: usize = 4;
+/// A lane in which nobody sits looks at the clock this often.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// A connection in a lane.
+pub trait Carried: Send {
+    /// Takes in what has come and goes on as far as it can, without writing. Ready when it is over.
+    fn work(&mut self, turn: &mut Turn<'_>) -> Poll<Result<(), Gone>>;
+    /// Writes what there is to be said. Ready when it is over.
+    fn tell(&mut self, turn: &mut Turn<'_>) -> Poll<Result<(), Gone>>;
+    /// When it wants to work although nobody wakes it.
+    fn due(&self) -> Instant;
+    /// Is to take no further calls, and to be over when those that there are have ended.
+    fn leave(&mut self);
+}
+
+/// One turn of a connection.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The time.
+    pub now: Instant,
+    /// There may be something to be read.
+    pub readable: bool,
+    /// What wakes it again.
+    pub bells: &'a Bells,
+    /// Room that it may use until its turn is over.
+    pub desk: &'a mut Vec<u8>,
+}
+
+/// What wakes a connection.
+#[derive(Debug, Clone)]
+pub struct Bells {
+    /// There is something to be read.
+    pub read: Waker,
+    /// Anything else.
+    pub run: Waker,
+}
+
+/// What a lane and those who wake it have in common.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Who was woken, a bit each, and whose reading was.
+    woken: AtomicU64,
+    readable: AtomicU64,
+    task: AtomicWaker,
+    leaving: AtomicBool,
+    /// Where nobody sits.
+    free: AtomicU64,
+    /// Who is about to sit down.
+    arrivals: Mutex<Vec<(u32, Seat)>>,
+}
+
+impl Lane {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { free: AtomicU64::new(u64::MAX), ..Self::default() })
+    }
+
+    fn wake(&self, seats: u64) {
+        // When somebody else was woken before and has not worked since, the lane will come by.
+        if self.woken.fetch_or(seats, Ordering::AcqRel) == 0 {
+            self.task.wake();
+        }
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Vec<(u32, Seat)>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn room(&self) -> u32 {
+        self.free.load(Ordering::Acquire).count_ones()
+    }
+}
+
+struct Bell {
+    lane: Arc<Lane>,
+    seat: u32,
+    reads: bool,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let bit = 1 << self.seat;
+        if self.reads {
+            self.lane.readable.fetch_or(bit, Ordering::AcqRel);
+        }
+        self.lane.wake(bit);
+    }
+}
+
+/// Where a connection sits.
+struct Seat {
+    carried: Box<dyn Carried>,
+    bells: Bells,
+    due: Instant,
+    ended: Box<dyn FnOnce(Result<(), Gone>) + Send>,
+    _counted: TaskTrackerToken,
+}
+
+impl Seat {
+    fn end(self, how: Result<(), Gone>) {
+        drop(self.carried);
+        (self.ended)(how);
+    }
+}
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seat").field("due", &self.due).finish_non_exhaustive()
+    }
+}
+
+/// Who was woken.
+struct Woken {
+    seats: u64,
+    readable: u64,
+    now: Instant,
+}
+
+/// The task of a lane.
+struct Running {
+    lane: Arc<Lane>,
+    seats: Vec<Option<Seat>>,
+    /// Whose turn comes first.
+    first: u32,
+    left: bool,
+    /// Whose multiples count when it looks at the clock.
+    began: Instant,
+    clock: Pin<Box<Sleep>>,
+    deadline: Instant,
+    /// Somebody new may be due before that.
+    newcomers: bool,
+    desk: Vec<u8>,
+}
+
+impl Running {
+    fn new(lane: Arc<Lane>, began: Instant) -> Self {
+        let deadline = Instant::now() + IDLE;
+        let (seats, clock) = ((0..SEATS).map(|_| None).collect(), Box::pin(sleep_until(deadline)));
+        Self { lane, seats, first: 0, left: false, began, clock, deadline, newcomers: false, desk: Vec::new() }
+    }
+
+    fn admit(&mut self) {
+        let arrived = std::mem::take(&mut *self.lane.arrivals());
+        self.newcomers |= !arrived.is_empty();
+        for (at, mut seat) in arrived {
+            if self.left {
+                seat.carried.leave();
+            }
+            self.seats[at as usize] = Some(seat);
+        }
+    }
+
+    fn leave(&mut self) {
+        self.left = true;
+        self.seats.iter_mut().flatten().for_each(|seat| seat.carried.leave());
+    }
+
+    /// Who is to work although nobody woke him.
+    fn due(&self, now: Instant) -> u64 {
+        if now < self.deadline {
+            return 0;
+        }
+        let seats = (0..).zip(&self.seats);
+        let due = seats.filter(|(_, seat)| seat.as_ref().is_some_and(|seat| seat.due <= now));
+        due.fold(0, |all, (at, _)| all | 1 << at)
+    }
+
+    /// Has everybody act who was woken; who is over leaves.
+    fn each(&mut self, woken: &Woken, act: impl Fn(&mut dyn Carried, &mut Turn<'_>) -> Poll<Result<(), Gone>>) {
+        let mut rest = woken.seats.rotate_right(self.first);
+        while rest != 0 {
+            let at = (self.first + rest.trailing_zeros()) % SEATS;
+            rest &= rest - 1;
+            let Some(seat) = &mut self.seats[at as usize] else { continue };
+            let readable = woken.readable >> at & 1 != 0;
+            let mut turn = Turn { now: woken.now, readable, bells: &seat.bells, desk: &mut self.desk };
+            // One that panics takes nobody else with it.
+            let ended = match catch_unwind(AssertUnwindSafe(|| act(&mut *seat.carried, &mut turn))) {
+                Ok(Poll::Pending) => {
+                    seat.due = seat.carried.due();
+                    continue;
+                }
+                Ok(Poll::Ready(ended)) => ended,
+                Err(_) => Err(Gone::Fault),
+            };
+            if let Some(seat) = self.seats[at as usize].take() {
+                let _panicked = catch_unwind(AssertUnwindSafe(|| seat.end(ended)));
+            }
+            self.lane.free.fetch_or(1 << at, Ordering::AcqRel);
+        }
+    }
+
+    /// Looks at the clock again when the first one is due. Nobody wants that earlier than the last time, but for who is new.
+    fn wind(&mut self, now: Instant, cx: &mut Context<'_>) {
+        let first = self.seats.iter().flatten().map(|seat| seat.due).min();
+        self.deadline = first.map_or(now + IDLE, |first| heart::round(self.began, first));
+        self.clock.as_mut().reset(self.deadline);
+        if self.clock.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl Future for Running {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.lane.task.register(cx.waker());
+        let woken = this.lane.woken.swap(0, Ordering::AcqRel);
+        let readable = this.lane.readable.fetch_and(!woken, Ordering::AcqRel) & woken;
+        this.admit();
+        if !this.left && this.lane.leaving.load(Ordering::Acquire) {
+            this.leave();
+        }
+        let now = Instant::now();
+        let seats = Woken { seats: woken | this.due(now), readable, now };
+        this.each(&seats, |carried, turn| carried.work(turn));
+        this.each(&seats, |carried, turn| carried.tell(turn));
+        this.first = (this.first + 1) % SEATS;
+        if std::mem::take(&mut this.newcomers) || now >= this.deadline {
+            this.wind(now, cx);
+        }
+        Poll::Pending
+    }
+}
+
+/// All lanes.
+#[derive(Debug)]
+pub struct Lanes {
+    began: Instant,
+    open: Mutex<Open>,
+    carried: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    lanes: Vec<Arc<Lane>>,
+    tasks: JoinSet<()>,
+    leaving: bool,
+}
+
+impl Lanes {
+    /// None yet. What is due comes due at whole steps since `began`.
+    pub fn new(began: Instant) -> Self {
+        Self { began, open: Mutex::default(), carried: TaskTracker::new() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries the connection that is made of its bells; tells how it ended.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn carry<C: Carried + 'static>(
+        &self,
+        connection: impl FnOnce(&Bells) -> C,
+        ended: impl FnOnce(Result<(), Gone>) + Send + 'static,
+    ) {
+        let mut open = self.open();
+        let lane = open.lane(self.began);
+        let at = lane.free.load(Ordering::Acquire).trailing_zeros();
+        lane.free.fetch_and(!(1 << at), Ordering::AcqRel);
+        let bell = |reads| Waker::from(Arc::new(Bell { lane: Arc::clone(&lane), seat: at, reads }));
+        let bells = Bells { read: bell(true), run: bell(false) };
+        let carried = Box::new(connection(&bells));
+        let (due, read) = (carried.due(), bells.read.clone());
+        let seat = Seat { carried, bells, due, ended: Box::new(ended), _counted: self.carried.token() };
+        lane.arrivals().push((at, seat));
+        drop(open);
+        read.wake();
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.open().lanes.len()
+    }
+
+    /// Has every connection leave, and those that come from now on.
+    pub fn leave(&self) {
+        let mut open = self.open();
+        open.leaving = true;
+        for lane in &open.lanes {
+            lane.leaving.store(true, Ordering::Release);
+            lane.wake(u64::MAX);
+        }
+        self.carried.close();
+    }
+
+    /// Until all have left, once they were told to.
+    pub async fn empty(&self) {
+        self.carried.wait().await;
+    }
+
+    /// Drops those that there still are.
+    pub async fn end(&self) {
+        let mut tasks = std::mem::take(&mut *self.open()).tasks;
+        tasks.shutdown().await;
+    }
+}
+
+impl Open {
+    /// One that has a free seat.
+    fn lane(&mut self, began: Instant) -> Arc<Lane> {
+        let abreast = ABREAST.min(Handle::current().metrics().num_workers());
+        let emptiest = self.lanes.iter().max_by_key(|lane| lane.room());
+        if let Some(lane) = emptiest.filter(|lane| lane.room() > 0 && self.lanes.len() >= abreast) {
+            return Arc::clone(lane);
+        }
+        let lane = Lane::new();
+        lane.leaving.store(self.leaving, Ordering::Release);
+        self.tasks.spawn(Running::new(Arc::clone(&lane), began));
+        self.lanes.push(Arc::clone(&lane));
+        lane
+    }
+}
