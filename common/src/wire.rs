@@ -95,10 +95,23 @@ impl<'a> Iterator for Fields<'a> {
 /// When the last one is not whole, or one is longer than 64 bits.
 #[inline]
 pub fn packed(mut bytes: &[u8], mut each: impl FnMut(u64)) -> Result<(), Unusual> {
-    while !bytes.is_empty() {
-        each(varint(&mut bytes)?);
+    while let Some(first) = bytes.first() {
+        // Most differences are small.
+        if *first < 0x80 {
+            each(u64::from(*first));
+            bytes = &bytes[1..];
+        } else {
+            each(varint(&mut bytes)?);
+        }
     }
     Ok(())
+}
+
+/// How many numbers lie side by side there: each ends with its only byte below 128.
+pub fn packed_count(bytes: &[u8]) -> usize {
+    let ends = |part: &[u8]| part.iter().map(|byte| u8::from(*byte < 0x80)).sum::<u8>();
+    // Pieces of which a byte can hold the number: so many are counted at a time as a register has bytes.
+    bytes.chunks(128).map(|part| usize::from(ends(part))).sum()
 }
 
 /// The signed number that a zigzag number stands for.
@@ -107,7 +120,7 @@ pub fn signed(zigzag: u64) -> i64 {
     (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)
 }
 
-#[inline]
+#[inline(always)]
 fn varint(rest: &mut &[u8]) -> Result<u64, Unusual> {
     match *rest {
         [one, tail @ ..] if *one < 0x80 => {
@@ -126,6 +139,7 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Unusual> {
     }
 }
 
+#[cold]
 fn long_varint(rest: &mut &[u8]) -> Result<u64, Unusual> {
     let (mut value, mut shift) = (0u64, 0);
     while shift < VARINT_BITS {

@@ -7,7 +7,7 @@ mod room;
 
 pub use fields::{FIELD_NUMBERS, FIELDS, at};
 pub use pack::{Packer, pack, packed_len, unpack};
-pub use room::{ReadError, Room, Step};
+pub use room::{ReadError, Room, Written};
 
 use fields::NAMES;
 use prost::Message;

@@ -45,26 +45,17 @@ pub struct Room {
     deltas: Vec<i64>,
     bits: Vec<u8>,
     columns: Vec<Packed>,
+    written: Vec<Written>,
 }
 
-/// What a worker's differences did.
+/// Which numbers of a worker are others now: bit i, field i.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
-    /// Bit i: field i is another one now.
-    pub written: u32,
-    /// Numbers that were dropped because they cannot be true; those fields are absent now.
-    pub dropped: u64,
-}
+pub struct Written(pub u32);
 
-impl Step {
-    /// Some number is another one now.
-    pub fn changed(self) -> bool {
-        self.written != 0
-    }
-
+impl Written {
     /// Whether it is idle, or since when, is among them.
     pub fn idleness(self) -> bool {
-        self.written & IDLENESS != 0
+        self.0 & IDLENESS != 0
     }
 }
 
@@ -75,6 +66,7 @@ impl Room {
         self.deltas.clear();
         self.bits.clear();
         self.columns.clear();
+        self.written.clear();
     }
 
     /// Reads a `Columns` message.
@@ -131,8 +123,15 @@ impl Room {
         }
         let (bits, next) = (self.bits.len(), self.deltas.len());
         self.bits.extend_from_slice(present.unwrap_or_default());
-        let deltas = &mut self.deltas;
-        wire::packed(packed.unwrap_or_default(), |zigzag| deltas.push(wire::signed(zigzag)))?;
+        let packed = packed.unwrap_or_default();
+        // In room that is there: a list that grows by each of them is written twice for each.
+        self.deltas.resize(next + wire::packed_count(packed), 0);
+        let mut deltas = self.deltas[next..].iter_mut();
+        wire::packed(packed, |zigzag| {
+            if let Some(delta) = deltas.next() {
+                *delta = wire::signed(zigzag);
+            }
+        })?;
         let limit = fields::limit(field);
         self.columns.push(Packed { field, limit, bits: (bits, self.bits.len()), next, end: self.deltas.len() });
         Ok(())
@@ -157,55 +156,80 @@ impl Room {
         &self.slots
     }
 
-    /// Gives the next worker its differences: to be called once for each, in the order of [`Room::slots`].
-    #[inline]
-    pub fn step(&mut self, row: usize, quanta: &mut Quanta) -> Step {
-        let mut step = Step::default();
-        for column in &mut self.columns {
-            let (field, bit) = (column.field, 1u32 << column.field);
-            let Some(at) = column.take(&self.bits, row) else {
-                if quanta.present & bit != 0 {
-                    quanta.set(field, None);
-                    step.written |= bit;
+    /// Gives all workers their differences, one column after the other: a few tight loops. `places` says where the numbers of
+    /// each lie among `all`, in the order of [`Room::slots`]; who is nowhere is passed over. Answers how many numbers were
+    /// dropped because they cannot be true; those fields are absent now.
+    pub fn step<T>(
+        &mut self,
+        places: &[Option<u32>],
+        all: &mut [T],
+        quanta: impl Fn(&mut T) -> &mut Quanta + Copy,
+    ) -> u64 {
+        let Self { slots, deltas, bits, columns, written } = self;
+        written.clear();
+        written.resize(slots.len(), Written::default());
+        let mut dropped = 0;
+        for column in columns.iter().copied() {
+            let deltas = &deltas[column.next..column.end];
+            let bits = &bits[column.bits.0..column.bits.1];
+            let rows = places.iter().zip(&mut *written);
+            if bits.is_empty() {
+                for ((place, written), delta) in rows.zip(deltas) {
+                    let Some(quanta) = at(all, *place, quanta) else { continue };
+                    dropped += quanta.add(column, *delta, written);
                 }
                 continue;
-            };
-            let delta = self.deltas.get(at).copied().unwrap_or(0);
-            if delta == 0 && quanta.present & bit != 0 {
-                continue;
             }
-            let value = quanta.values[field].checked_add(delta);
-            let believed = value.filter(|value| (0..column.limit).contains(value));
-            step.dropped += u64::from(believed.is_none());
-            if believed.is_some() || quanta.present & bit != 0 {
-                quanta.set(field, believed);
-                step.written |= bit;
+            let mut deltas = deltas.iter();
+            for (row, (place, written)) in rows.enumerate() {
+                let has = bits.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
+                let delta = if has { deltas.next() } else { None };
+                match (at(all, *place, quanta), delta) {
+                    (Some(quanta), Some(delta)) => dropped += quanta.add(column, *delta, written),
+                    (Some(quanta), None) => quanta.take_away(column.field, written),
+                    (None, _) => {}
+                }
             }
         }
-        step
+        dropped
     }
 
-    /// Passes the next worker over.
-    pub fn skip(&mut self, row: usize) {
-        for column in &mut self.columns {
-            column.take(&self.bits, row);
+    /// What [`Room::step`] did to the worker of this row.
+    pub fn written(&self, row: usize) -> Written {
+        self.written.get(row).copied().unwrap_or_default()
+    }
+}
+
+impl Quanta {
+    /// Adds a difference to a field. Answers how many numbers were dropped: what the sum cannot be, an absent field is.
+    #[inline]
+    fn add(&mut self, Packed { field, limit, .. }: Packed, delta: i64, written: &mut Written) -> u64 {
+        let bit = 1u32 << field;
+        // Below 2^52 as it is, it wraps only to what is below nothing.
+        let value = self.values[field].wrapping_add(delta);
+        if !(0..limit).contains(&value) {
+            self.take_away(field, written);
+            return 1;
+        }
+        let other = delta != 0 || self.present & bit == 0;
+        self.values[field] = value;
+        self.present |= bit;
+        written.0 |= u32::from(other) << field;
+        0
+    }
+
+    fn take_away(&mut self, field: usize, written: &mut Written) {
+        if self.present >> field & 1 == 1 {
+            self.set(field, None);
+            written.0 |= 1 << field;
         }
     }
 }
 
-impl Packed {
-    /// Where the value of a worker lies, if it has one. To be asked for one worker after the other.
-    #[inline]
-    fn take(&mut self, bits: &[u8], row: usize) -> Option<usize> {
-        let (from, to) = self.bits;
-        if from == to {
-            return Some(self.next + row);
-        }
-        let has = bits[from..to].get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
-        let at = self.next;
-        self.next += usize::from(has);
-        has.then_some(at)
-    }
+/// The numbers at a place.
+#[inline]
+fn at<T>(all: &mut [T], place: Option<u32>, quanta: impl Fn(&mut T) -> &mut Quanta) -> Option<&mut Quanta> {
+    all.get_mut(place? as usize).map(quanta)
 }
 
 /// How many of the first `count` bits are set.
@@ -228,14 +252,20 @@ mod tests {
         let mut room = Room::default();
         room.read(message)?;
         let mut unpacked = Unpacked::default();
-        for (row, slot) in room.slots().to_vec().into_iter().enumerate() {
-            let before = held(slot);
-            let mut quanta = before;
-            let step = room.step(row, &mut quanta);
-            unpacked.dropped += step.dropped;
-            let other = (0..FIELDS).filter(|field| before.get(*field) != quanta.get(*field));
-            assert!(other.into_iter().all(|field| step.written >> field & 1 == 1), "what changed is said");
-            unpacked.rows.push((slot, quanta));
+        let slots = room.slots().to_vec();
+        // Somebody is passed over between any two.
+        let places: Vec<_> = (0..slots.len() as u32).map(|row| Some(2 * row + 1)).collect();
+        let before: Vec<Quanta> = slots.iter().map(|slot| held(*slot)).collect();
+        let mut all: Vec<Quanta> = before.iter().flat_map(|before| [quanta(99), *before]).collect();
+        unpacked.dropped = room.step(&places, &mut all, |quanta| quanta);
+        for (row, slot) in slots.into_iter().enumerate() {
+            let (before, after) = (before[row], all[2 * row + 1]);
+            for field in 0..FIELDS {
+                let other = before.get(field) != after.get(field);
+                assert_eq!(room.written(row).0 >> field & 1 == 1, other, "what changed is said, and nothing else");
+            }
+            assert_eq!(all[2 * row], quanta(99));
+            unpacked.rows.push((slot, after));
         }
         Ok(unpacked)
     }
@@ -323,14 +353,11 @@ mod tests {
             (1..=9).map(|slot| Change { slot, before: Quanta::default(), after: quanta(u64::from(slot)) }).collect();
         let mut room = Room::default();
         room.read(&encode(&changes).unwrap().encode_to_vec()).unwrap();
+        let places: Vec<_> = (0..9).map(|row| [None, Some(row), Some(100)][row as usize % 3]).collect();
+        let mut held = [Quanta::default(); 9];
+        room.step(&places, &mut held, |quanta| quanta);
         for (row, change) in changes.iter().enumerate() {
-            if row % 2 == 0 {
-                room.skip(row);
-                continue;
-            }
-            let mut held = Quanta::default();
-            room.step(row, &mut held);
-            assert_eq!(held, change.after);
+            assert_eq!(held[row], if row % 3 == 1 { change.after } else { Quanta::default() });
         }
     }
 }

@@ -2,7 +2,7 @@
 //! its number.
 
 use super::frame::{self, Batch, Body, Frame};
-use super::known::KnownHive;
+use super::known::{Judging, KnownHive};
 use super::row::{self, Checked};
 use super::session::hive_of;
 use super::slots::{Pending, Slots, Synced};
@@ -171,8 +171,7 @@ impl Fleet {
         }
         hive.taken = hive.taken.max(taken);
         hive.broken &= hive.synced != Synced::Yes;
-        hive.refresh(now, &self.bounds.limits, &self.pardon(now));
-        hive.settle(&self.index);
+        hive.settle(&Judging { now, limits: &self.bounds.limits, pardon: &self.pardon(now) }, &self.index);
         hive.link(&self.feed, now, sampled && matches!(outcome, Outcome::Accepted { .. }));
         Ok(outcome)
     }

@@ -2,7 +2,7 @@
 
 use super::Fleet;
 use super::age::Removal;
-use super::known::KnownHive;
+use super::known::{Judging, KnownHive};
 use common::HiveId;
 use proto::Freshness;
 use std::sync::PoisonError;
@@ -51,8 +51,10 @@ impl Fleet {
             let hive = entry.value_mut();
             known += 1;
             let before = hive.freshness;
-            hive.refresh(now, &limits, &pardon);
-            hive.link(&self.feed, now, false);
+            if !hive.is_settled(now) {
+                hive.settle(&Judging { now, limits: &limits, pardon: &pardon }, &self.index);
+                hive.link(&self.feed, now, false);
+            }
             if hive.freshness == Freshness::Lost && before != Freshness::Lost {
                 expired.lost.push(hive.id.clone());
             }

@@ -19,7 +19,9 @@ mod link;
 mod settle;
 mod take;
 
-use link::Waiting;
+pub use settle::Judging;
+
+use link::{Stirred, Waiting};
 
 /// How many fenced sessions of a hive are remembered, so that their streams are told why they end.
 const FENCED: usize = 4;
@@ -30,7 +32,8 @@ pub struct KnownWorker {
     pub id: WorkerId,
     pub spec: Arc<Spec>,
     pub state: i32,
-    pub stats: Option<Measured>,
+    /// It has numbers.
+    measured: bool,
     /// Its only GPU has the numbers that it has itself.
     sole_gpu: bool,
     /// When its last good sample was made.
@@ -59,9 +62,9 @@ impl KnownWorker {
         self.key.map_or(0, slot)
     }
 
-    /// Call when `stats` has been written anew. `idle_for` is what the hive's own clock says.
-    fn note_activity(&mut self, was_idle: bool, taken: Instant, idle_for: Option<Duration>) {
-        let idle = self.stats.as_ref().is_some_and(|stats| stats.activity() == Activity::Idle);
+    /// Call when its numbers have been written anew. `idle_for` is what the hive's own clock says.
+    fn note_activity(&mut self, stats: Option<&Measured>, was_idle: bool, taken: Instant, idle_for: Option<Duration>) {
+        let idle = stats.is_some_and(|stats| stats.activity() == Activity::Idle);
         if !idle {
             self.idle_from = None;
         } else if !was_idle || self.idle_from.is_none() {
@@ -106,12 +109,18 @@ pub struct KnownHive {
     pub by_slot: Slots,
     by_name: HashMap<WorkerId, u32>,
     workers: Vec<Option<KnownWorker>>,
+    /// What of them is measured, at the same places: by itself, because all of it is written each second.
+    numbers: Vec<Measured>,
     free: Vec<u32>,
     held: HashMap<WorkerId, Arc<str>>,
     key: Option<Key>,
     beat: Option<Key>,
     pub dirty: bool,
     waiting: Waiting,
+    /// What of its workers waits.
+    stirred: Stirred,
+    /// All of it was live when it was settled, and is until then if nothing changes.
+    live_until: Option<Instant>,
     /// It was heard from, and no watcher could be told.
     unheard: bool,
     gone: Vec<Key>,
@@ -145,12 +154,15 @@ impl KnownHive {
             by_slot: Slots::default(),
             by_name: HashMap::new(),
             workers: Vec::new(),
+            numbers: Vec::new(),
             free: Vec::new(),
             held: HashMap::new(),
             key: None,
             beat: None,
             dirty: true,
             waiting: Waiting::default(),
+            stirred: Stirred::default(),
+            live_until: None,
             unheard: false,
             gone: Vec::new(),
             seat: Seat::default(),
@@ -181,32 +193,9 @@ impl KnownHive {
         if self.broken { by_age.max(Freshness::Stale) } else { by_age }
     }
 
-    /// Works freshness out anew for the hive and all its workers.
-    pub fn refresh(&mut self, now: Instant, limits: &Limits, pardon: &Pardon) {
-        let hive = self.freshness_at(now, limits, pardon);
-        self.dirty |= hive != self.freshness;
-        self.freshness = hive;
-        // Most workers were sampled in the same round.
-        let mut last = None;
-        for worker in self.workers.iter_mut().flatten() {
-            let heard = worker.good.unwrap_or(worker.known);
-            let own = match last {
-                Some((at, freshness)) if at == heard => freshness,
-                _ => worker.freshness_at(now, limits, pardon),
-            };
-            last = Some((heard, own));
-            let freshness = hive.max(own);
-            worker.dirty |= freshness != worker.freshness;
-            worker.freshness = freshness;
-        }
-    }
-
-    pub fn workers(&self) -> impl Iterator<Item = &KnownWorker> {
-        self.workers.iter().flatten()
-    }
-
-    pub fn worker(&self, id: &WorkerId) -> Option<&KnownWorker> {
-        self.at(*self.by_name.get(id)?)
+    /// The places at which there are workers.
+    pub fn taken_places(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.workers).filter_map(|(place, worker)| worker.as_ref().map(|_| place))
     }
 
     pub fn count(&self) -> usize {
@@ -219,6 +208,12 @@ impl KnownHive {
 
     pub fn at(&self, place: u32) -> Option<&KnownWorker> {
         self.workers.get(place as usize)?.as_ref()
+    }
+
+    /// The numbers of the worker at a place.
+    pub fn stats(&self, place: u32) -> Option<&Measured> {
+        self.at(place).filter(|worker| worker.measured)?;
+        self.numbers.get(place as usize)
     }
 
     /// Keeps a row under its name, new or changed; answers its place.
@@ -234,16 +229,20 @@ impl KnownHive {
             (worker.dirty, worker.refiltered) = (true, true);
         }
         worker.sole_gpu = false;
-        let same = match (&worker.stats, &row.stats) {
+        let Some(numbers) = self.numbers.get_mut(place as usize) else { return place };
+        let before = worker.measured.then_some(&*numbers);
+        let same = match (before, &row.stats) {
             (Some(before), Some(after)) => before.is(after),
             (before, after) => before.is_none() && after.is_none(),
         };
         if !same {
-            let before = std::mem::replace(&mut worker.stats, row.stats);
-            worker.note_activity(same_idleness(before.as_ref(), worker.stats.as_ref()), taken, idle_for);
+            let same_idleness = same_idleness(before, row.stats.as_ref());
+            worker.note_activity(row.stats.as_ref(), same_idleness, taken, idle_for);
+            worker.measured = row.stats.is_some();
+            *numbers = row.stats.unwrap_or_default();
             worker.dirty = true;
         }
-        if worker.stats.is_some() {
+        if worker.measured {
             worker.good = worker.good.max(Some(taken));
         }
         place
@@ -253,6 +252,7 @@ impl KnownHive {
     pub fn reserve(&mut self, more: usize) {
         let more = more.saturating_sub(self.free.len());
         self.workers.reserve_exact(more);
+        self.numbers.reserve_exact(more);
         self.by_name.reserve(more);
     }
 
@@ -261,7 +261,7 @@ impl KnownHive {
             id: row.id.clone(),
             spec: Arc::clone(&row.spec),
             state: row.state,
-            stats: None,
+            measured: false,
             sole_gpu: false,
             good: None,
             known: now,
@@ -276,7 +276,10 @@ impl KnownHive {
         let place = self.free.pop().unwrap_or(self.workers.len() as u32);
         match self.workers.get_mut(place as usize) {
             Some(room) => *room = Some(worker),
-            None => self.workers.push(Some(worker)),
+            None => {
+                self.workers.push(Some(worker));
+                self.numbers.push(Measured::default());
+            }
         }
         self.by_name.insert(row.id.clone(), place);
         self.dirty = true;
@@ -300,6 +303,7 @@ impl KnownHive {
     pub fn leave(&mut self, place: u32) {
         let Some(worker) = self.workers.get_mut(place as usize).and_then(Option::take) else { return };
         self.by_name.remove(&worker.id);
+        self.numbers[place as usize] = Measured::default();
         self.free.push(place);
         self.gone.extend(worker.key);
         self.seat.vacate(place);

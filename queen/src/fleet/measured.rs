@@ -1,7 +1,7 @@
 //! A worker's numbers as the queen keeps them: as columns count them, which takes half the room of a row and is what frames
 //! speak of. A row is made where one is asked for.
 
-use common::columns::{Quanta, Room, Step, at};
+use common::columns::{Quanta, Written, at};
 use common::gpus::Uses;
 use proto::{Activity, GpuSampleState, GpuUse, ProcessStats, Readiness};
 
@@ -26,20 +26,24 @@ impl Measured {
         Self { quanta, inexact, row: (inexact != 0).then(|| Box::new(row)), gpus }
     }
 
-    /// Takes a worker's differences: see [`Room::step`].
+    /// For [`common::columns::Room::step`], after which [`Measured::wrote`] is to be called.
     #[inline]
-    pub fn step(&mut self, room: &mut Room, row: usize) -> Step {
-        let step = room.step(row, &mut self.quanta);
-        if self.inexact & step.written != 0 {
-            self.inexact &= !step.written;
+    pub fn to_write(&mut self) -> &mut Quanta {
+        &mut self.quanta
+    }
+
+    /// These fields were written.
+    #[inline]
+    pub fn wrote(&mut self, Written(fields): Written) {
+        if self.inexact & fields != 0 {
+            self.inexact &= !fields;
             self.row.take_if(|_| self.inexact == 0);
         }
-        step
     }
 
     /// Its only GPU has its own sums, where those were written.
-    pub fn follow_sums(&mut self, written: u32) {
-        if written & SUMS == 0 {
+    pub fn follow_sums(&mut self, Written(fields): Written) {
+        if fields & SUMS == 0 {
             return;
         }
         let sums = self.sums();
@@ -111,6 +115,12 @@ impl Measured {
         self.sums().0
     }
 
+    /// Whether its GPU use is a measured zero.
+    pub fn is_gpu_unused(&self) -> bool {
+        let exactly = || self.quanta.get(at::GPU_UTIL_PCT) == Some(0);
+        self.more_exactly(at::GPU_UTIL_PCT).map_or_else(exactly, |row| row.gpu_util_pct == Some(0.0))
+    }
+
     /// CPU use, in percent of one core.
     pub fn cpu_pct(&self) -> Option<f64> {
         self.more_exactly(at::CPU_PCT).map_or_else(|| self.quanta.cpu_pct(), |row| row.cpu_pct)
@@ -124,6 +134,16 @@ impl Measured {
     /// The row, where it says this field more exactly.
     fn more_exactly(&self, field: usize) -> Option<&ProcessStats> {
         self.row.as_deref().filter(|_| self.inexact >> field & 1 == 1)
+    }
+
+    /// Whether it is known to be idle.
+    pub fn is_idle(&self) -> bool {
+        self.quanta.get(at::ACTIVITY) == Some(Activity::Idle as i64)
+    }
+
+    /// Whether it is known not to take requests.
+    pub fn is_unready(&self) -> bool {
+        self.quanta.get(at::READINESS) == Some(Readiness::NotReady as i64)
     }
 
     /// What it is doing.
@@ -159,7 +179,7 @@ impl Clone for Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::columns::{Change, encode};
+    use common::columns::{Change, Room, encode};
     use prost::Message;
 
     fn measured(row: &ProcessStats) -> Measured {
@@ -170,8 +190,9 @@ mod tests {
         let change = Change { slot: 1, before: Quanta::of(before), after: Quanta::of(after) };
         let mut room = Room::default();
         room.read(&encode(&[change]).unwrap().encode_to_vec()).unwrap();
-        let step = measured.step(&mut room, 0);
-        measured.follow_sums(step.written);
+        room.step(&[Some(0)], std::slice::from_mut(measured), Measured::to_write);
+        measured.wrote(room.written(0));
+        measured.follow_sums(room.written(0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sessions: opening one fences the one before, its stream is attached and detached.
 
-use super::known::KnownHive;
+use super::known::{Judging, KnownHive};
 use super::{Fleet, Refusal, row};
 use common::HiveId;
 use dashmap::Entry;
@@ -70,8 +70,7 @@ impl Fleet {
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let session = format!("{id}/{epoch}/{token}");
         hive.begin(now, session.clone(), epoch, info);
-        hive.refresh(now, &self.bounds.limits, &pardon);
-        hive.settle(&self.index);
+        hive.settle(&Judging { now, limits: &self.bounds.limits, pardon: &pardon }, &self.index);
         hive.link(&self.feed, now, false);
         Ok(Opened { session, epoch, new })
     }
@@ -90,8 +89,8 @@ impl Fleet {
         hive.streams = hive.streams.saturating_sub(1);
         if hive.streams == 0 {
             (hive.broken, hive.goodbye) = (true, goodbye);
-            hive.refresh(now, &self.bounds.limits, &self.pardon(now));
-            hive.settle(&self.index);
+            let judging = Judging { now, limits: &self.bounds.limits, pardon: &self.pardon(now) };
+            hive.settle(&judging, &self.index);
             hive.link(&self.feed, now, false);
         }
     }

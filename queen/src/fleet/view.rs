@@ -84,13 +84,13 @@ impl<'a> SeenHive<'a> {
     /// The worker at a place.
     pub fn worker(&self, place: u32) -> Option<Seen<'a>> {
         let (hive, moment) = (self.hive, self.moment);
-        self.hive.at(place).map(|worker| Seen { hive, worker, moment })
+        self.hive.at(place).map(|worker| Seen { hive, worker, place, moment })
     }
 
     /// All its workers, in no order.
     pub fn workers(&self) -> impl Iterator<Item = Seen<'a>> {
         let (hive, moment) = (self.hive, self.moment);
-        hive.workers().map(move |worker| Seen { hive, worker, moment })
+        hive.taken_places().filter_map(move |place| Some(Seen { hive, worker: hive.at(place)?, place, moment }))
     }
 }
 
@@ -99,6 +99,7 @@ impl<'a> SeenHive<'a> {
 pub struct Seen<'a> {
     hive: &'a KnownHive,
     worker: &'a KnownWorker,
+    place: u32,
     moment: &'a Moment,
 }
 
@@ -145,7 +146,7 @@ impl<'a> Seen<'a> {
 
     /// Its numbers.
     pub fn stats(&self) -> Option<&'a Measured> {
-        self.worker.stats.as_ref()
+        self.hive.stats(self.place)
     }
 
     /// How old its last good sample is; absent before the first.
@@ -176,7 +177,7 @@ impl<'a> Seen<'a> {
 
     /// Whether it is known to be idle. Unknown is never idle.
     pub fn is_idle(&self) -> bool {
-        self.worker.stats.as_ref().is_some_and(is_idle)
+        self.stats().is_some_and(is_idle)
     }
 
     /// How long it has been running: its hive's clock up to the newest sample, the queen's since.
@@ -194,7 +195,7 @@ impl<'a> Seen<'a> {
 
     /// The same without its spec.
     pub fn to_wire_bare(&self) -> proto::Worker {
-        let mut stats = self.worker.stats.as_ref().map(Measured::row);
+        let mut stats = self.stats().map(Measured::row);
         if let Some(stats) = &mut stats {
             stats.uptime = self.uptime().map(common::duration);
         }
@@ -257,8 +258,8 @@ impl Fleet {
     /// One worker.
     pub fn worker(&self, now: Instant, hive: &HiveId, id: &WorkerId) -> Option<proto::Worker> {
         let hive = self.hives.get(hive)?;
-        let worker = hive.worker(id)?;
-        Some(Seen { hive: &hive, worker, moment: &self.moment(now) }.to_wire())
+        let place = hive.place_of(id)?;
+        Some(SeenHive { hive: &hive, moment: &self.moment(now) }.worker(place)?.to_wire())
     }
 
     /// Looks at every hive, in no order. `look` must not call the fleet.

@@ -3,7 +3,7 @@
 
 use super::list::{Key, Ordered};
 use super::page::{Part, Place};
-use super::shelf::Shelf;
+use super::shelf::{Newest, Shelf};
 use super::wanted::Wanted;
 use super::{Inner, Object, TOMBSTONES_MIN};
 use bytes::Bytes;
@@ -36,6 +36,7 @@ pub(super) struct Shown {
 #[derive(Debug)]
 pub struct Class {
     pub(super) wanted: Wanted,
+    pub(super) newest: Newest,
     view: Mutex<View>,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct View {
 
 impl Class {
     pub(super) fn new(wanted: Wanted, revision: u64) -> Self {
-        Self { wanted, view: Mutex::new(View { begun: revision, ..View::default() }) }
+        Self { wanted, newest: Newest::default(), view: Mutex::new(View { begun: revision, ..View::default() }) }
     }
 
     /// The view. Taken before the index is locked, never after.

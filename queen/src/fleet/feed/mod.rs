@@ -16,6 +16,7 @@ mod revision;
 mod shelf;
 mod sizes;
 mod telling;
+mod tip;
 mod wanted;
 mod watched;
 
@@ -39,10 +40,11 @@ use followers::Followers;
 use list::Ordered;
 use page::SCAN;
 use proto::Filter;
-use shelf::Shelf;
+use shelf::{Newest, Shelf};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tip::Tip;
 use watched::Watched;
 
 /// A removal is remembered for this long. Who missed it after that starts over with a snapshot.
@@ -151,6 +153,8 @@ impl Inner {
 pub struct Feed {
     instance: String,
     inner: Mutex<Inner>,
+    tip: Tip,
+    newest: Newest,
     shelf: Mutex<Shelf>,
     classes: Mutex<Vec<Weak<Class>>>,
     max_classes: usize,
@@ -166,7 +170,8 @@ impl Feed {
         let inner = Mutex::new(Inner { scan: SCAN, ..Inner::default() });
         let (shelf, classes) = (Mutex::default(), Mutex::default());
         let (watched, told) = (Watched::default(), Told::default());
-        Self { instance, inner, shelf, classes, max_classes, followers: Arc::default(), watched, told }
+        let (tip, newest, followers) = (Tip::default(), Newest::default(), Arc::default());
+        Self { instance, inner, tip, newest, shelf, classes, max_classes, followers, watched, told }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -199,17 +204,20 @@ impl Feed {
         let inner = self.lock();
         let before = inner.revision + inner.beat;
         let news = Unheard { followers: &self.followers, before, now: before };
-        Writer { inner, news, now, passed_over: 0 }
+        Writer { tip: &self.tip, inner, news, now, passed_over: 0 }
     }
 
     /// Forgets removals that are too old.
     pub fn forget(&self, now: Instant) {
-        self.lock().forget(now);
+        let mut inner = self.lock();
+        inner.forget(now);
+        self.tip.tell(&inner);
     }
 }
 
 /// The locked index. Once it is unlocked again those who follow are woken.
 pub struct Writer<'a> {
+    tip: &'a Tip,
     // Dropped in this order: nobody is woken only to wait for the lock.
     inner: MutexGuard<'a, Inner>,
     news: Unheard<'a>,
@@ -349,6 +357,7 @@ impl Writer<'_> {
 
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
+        self.tip.tell(&self.inner);
         self.news.now = self.inner.revision + self.inner.beat;
     }
 }

@@ -59,15 +59,15 @@ impl Place {
         self.snapshot = false;
     }
 
-    fn from(&self) -> From {
+    pub(super) fn from(&self) -> From {
         (self.revision(), self.beats, self.snapshot)
     }
 
-    fn is_behind(&self, inner: &Inner) -> bool {
-        inner.forgotten > self.cursor.max(self.begun)
+    pub(super) fn is_behind(&self, forgotten: u64) -> bool {
+        forgotten > self.cursor.max(self.begun)
     }
 
-    fn take(&mut self, page: &Page, tip: (u64, u64)) -> Read {
+    pub(super) fn take(&mut self, page: &Page, tip: (u64, u64)) -> Read {
         (self.cursor, self.whole) = (page.upper.cursor, page.upper.whole);
         (self.beats, self.hint, self.states) = (page.beats, page.hint, page.states);
         self.begun = self.begun.min(page.looked);
@@ -162,10 +162,14 @@ impl Feed {
     }
 
     fn read_all(&self, now: Instant, place: &mut Place, max_bytes: usize) -> Read {
+        if let Some(read) = self.newest.read(now, place, &self.tip) {
+            self.told.shared();
+            return read;
+        }
         let shelf = || self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = shelf().find(place.from());
         let inner = self.lock();
-        if place.is_behind(&inner) {
+        if place.is_behind(inner.forgotten) {
             return Read::Behind;
         }
         let tip = inner.tip();
@@ -179,16 +183,22 @@ impl Feed {
         drop(inner);
         let ends = Ends { to: (upper, beats), tip, looked: tip.0 };
         let page = Arc::new(self.page(now, place.from(), ends, gathered));
-        shelf().keep(&page);
+        shelf().keep(&page, &self.newest);
         place.take(&page, tip)
     }
 
     fn read_class(&self, now: Instant, place: &mut Place, class: &Class, max_bytes: usize) -> Read {
+        if place.joined
+            && let Some(read) = class.newest.read(now, place, &self.tip)
+        {
+            self.told.shared();
+            return read;
+        }
         let (mut view, inner) = (class.view(), self.lock());
         view.advance(&inner, &class.wanted);
         // Who holds nothing can begin with what the class shows.
         place.joined |= place.cursor == 0;
-        if place.is_behind(&inner) {
+        if place.is_behind(inner.forgotten) {
             return Read::Behind;
         }
         let tip = inner.tip();
@@ -205,7 +215,7 @@ impl Feed {
         drop(inner);
         let ends = Ends { to: (upper, beats), tip, looked: view.reached };
         let page = Arc::new(self.page(now, place.from(), ends, gathered));
-        view.shelf.keep(&page);
+        view.shelf.keep(&page, &class.newest);
         place.take(&page, tip)
     }
 

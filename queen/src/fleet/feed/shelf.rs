@@ -2,7 +2,10 @@
 
 use super::list::Key;
 use super::message::Message;
+use super::page::{Place, Read};
 use super::revision::Revision;
+use super::tip::Tip;
+use arc_swap::ArcSwapOption;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +45,24 @@ impl Page {
     }
 }
 
+/// The page that was made last. To find it takes no lock, and writes nothing that others read.
+#[derive(Debug, Default)]
+pub(super) struct Newest(ArcSwapOption<Page>);
+
+impl Newest {
+    /// What is read at this place, if that is the page.
+    pub fn read(&self, now: Instant, place: &mut Place, tip: &Tip) -> Option<Read> {
+        let page = self.0.load();
+        let page = page.as_ref().filter(|page| page.from == place.from())?;
+        let (to, forgotten) = (tip.tip(), tip.forgotten());
+        (!place.is_behind(forgotten) && page.is_news(now, to, forgotten)).then(|| place.take(page, to))
+    }
+
+    fn keep(&self, page: &Arc<Page>) {
+        self.0.store(Some(Arc::clone(page)));
+    }
+}
+
 /// The pages that are kept.
 #[derive(Debug, Default)]
 pub(super) struct Shelf(VecDeque<Arc<Page>>);
@@ -58,10 +79,11 @@ impl Shelf {
     }
 
     /// Keeps a page, if it says anything.
-    pub fn keep(&mut self, page: &Arc<Page>) {
+    pub fn keep(&mut self, page: &Arc<Page>, newest: &Newest) {
         if page.message.is_none() {
             return;
         }
+        newest.keep(page);
         if self.0.len() >= SHARED {
             self.0.pop_front();
         }

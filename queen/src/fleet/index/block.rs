@@ -2,7 +2,7 @@
 //! by column, so that a question reads only the columns that it needs, from end to end.
 
 use crate::fleet::measured::Measured;
-use proto::{Activity, GpuSampleState, Readiness, WorkerState};
+use proto::{GpuSampleState, WorkerState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub struct Flags {
 impl Flags {
     /// Of a worker in this state with these numbers.
     pub fn of(state: i32, stats: Option<&Measured>, held: bool) -> Self {
-        let unready = stats.is_some_and(|stats| stats.readiness() == Readiness::NotReady);
+        let unready = stats.is_some_and(Measured::is_unready);
         Self {
             ready: state == i32::from(WorkerState::Running) && !unready,
             idle: stats.is_some_and(is_idle),
@@ -39,14 +39,14 @@ impl Flags {
 
 /// Whether a worker is known to be idle. Unknown is never idle.
 pub fn is_idle(stats: &Measured) -> bool {
-    stats.activity() == Activity::Idle
+    stats.is_idle()
 }
 
 /// A use of exactly zero that the driver has told lately. A plain client that does not say how its number came about is
 /// believed; a number that a hive itself calls stale is not: a hung driver must not make a busy worker look free.
 pub fn is_unused(stats: &Measured) -> bool {
-    let told = matches!(stats.gpu_sample_state(), GpuSampleState::Ok | GpuSampleState::Unspecified);
-    told && stats.gpu_util_pct() == Some(0.0)
+    let told = || matches!(stats.gpu_sample_state(), GpuSampleState::Ok | GpuSampleState::Unspecified);
+    stats.is_gpu_unused() && told()
 }
 
 /// The words of one block. Only rows that are ready count as idle or unused.
@@ -162,7 +162,7 @@ impl Segment {
 mod tests {
     use super::*;
     use common::columns::Quanta;
-    use proto::ProcessStats;
+    use proto::{Activity, ProcessStats, Readiness};
 
     #[test]
     fn only_a_worker_that_is_ready_is_idle() {

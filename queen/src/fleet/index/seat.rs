@@ -34,6 +34,7 @@ pub struct Seat {
 
 impl Seat {
     /// The place in the hive's record of the hold on this worker.
+    #[inline]
     pub fn hold(&self, id: &WorkerId) -> Option<usize> {
         // Most hives hold nothing, and then no name is hashed.
         if self.held.is_empty() { None } else { self.held.get(id).copied() }
@@ -95,10 +96,17 @@ impl Seat {
     }
 
     /// What is true of the worker at a place.
-    pub fn set(&mut self, index: &Index, place: u32, flags: Flags, spec: &Arc<Spec>) {
-        let Some(block) = self.blocks.get_mut((place / ROWS) as usize) else { return };
+    #[inline]
+    pub fn set(&mut self, place: u32, flags: Flags) {
+        if let Some(block) = self.blocks.get_mut((place / ROWS) as usize) {
+            block.words.set(1 << (place % ROWS), flags);
+        }
+    }
+
+    /// What the worker at a place is.
+    pub fn set_spec(&mut self, index: &Index, place: u32, spec: &Arc<Spec>) {
+        let Some(block) = self.blocks.get((place / ROWS) as usize) else { return };
         let bit = 1 << (place % ROWS);
-        block.words.set(bit, flags);
         let Some(known) = self.specs.get_mut(place as usize) else { return };
         if known.as_ref().is_some_and(|known| Arc::ptr_eq(known, spec)) {
             return;

@@ -2,7 +2,7 @@
 
 use super::{KnownHive, KnownWorker};
 use crate::fleet::feed::{Feed, News, Subject, Telling, Writer};
-use crate::fleet::object;
+use crate::fleet::{Measured, object};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,9 +17,14 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// There is a new state.
-    fn add(&mut self) {
+    pub fn add(&mut self) {
         self.replaced = self.replaced.saturating_add(self.state.into());
         self.state = true;
+    }
+
+    /// Whether one waits.
+    pub fn is_any(&self) -> bool {
+        self.state
     }
 
     /// Nothing waits any more. Answers how many states were replaced, if anything waited.
@@ -30,10 +35,10 @@ impl Waiting {
 }
 
 impl KnownWorker {
-    fn news<'a>(&'a self, held: Option<&'a Arc<str>>) -> News<'a> {
+    fn news<'a>(&'a self, stats: Option<&'a Measured>, held: Option<&'a Arc<str>>) -> News<'a> {
         News {
             spec: &self.spec,
-            stats: self.stats.as_ref(),
+            stats,
             state: self.state,
             freshness: self.freshness,
             held,
@@ -42,16 +47,16 @@ impl KnownWorker {
     }
 
     /// Links its state, if one waits: without its numbers where nobody watches, who then has them added first.
-    fn link(&mut self, writer: &mut Writer<'_>, held: Option<&Arc<str>>, watched: bool) {
+    fn link(&mut self, writer: &mut Writer<'_>, numbers: &Measured, held: Option<&Arc<str>>, watched: bool) {
+        let stats = self.measured.then_some(numbers);
         match (self.waiting.take(), self.key) {
             (Some(replaced), key) => {
                 writer.pass_over(replaced);
-                let stats = self.stats.as_ref().filter(|_| watched);
-                self.key = Some(writer.put_worker(key, &News { stats, ..self.news(held) }));
+                self.key = Some(writer.put_worker(key, &self.news(stats.filter(|_| watched), held)));
                 (self.refiltered, self.hollow) = (false, !watched);
             }
             (None, Some(key)) if watched && self.hollow => {
-                writer.fill(key, &self.news(held));
+                writer.fill(key, &self.news(stats, held));
                 self.hollow = false;
             }
             _ => {}
@@ -66,8 +71,10 @@ impl KnownHive {
     /// a reader with a revision must be told that what it has seen is gone, or has left its filter.
     pub fn link(&mut self, feed: &Feed, now: Instant, beat: bool) {
         self.unheard |= beat;
-        let stirred = self.note_changes();
-        let waits = self.key.is_some() && self.gone.is_empty() && stirred != Stirred::Shape;
+        if std::mem::take(&mut self.dirty) {
+            self.waiting.add();
+        }
+        let waits = self.key.is_some() && self.gone.is_empty() && self.stirred != Stirred::Shape;
         let watched = feed.is_watched();
         if waits && !watched {
             return;
@@ -78,7 +85,7 @@ impl KnownHive {
             self.info.freshness = self.freshness.into();
             (replaced, object::hive(&self.info))
         });
-        if hive.is_none() && !beat && self.gone.is_empty() && stirred == Stirred::Nothing {
+        if hive.is_none() && !beat && self.gone.is_empty() && self.stirred == Stirred::Nothing {
             return;
         }
         let mut writer = feed.write(now);
@@ -90,38 +97,25 @@ impl KnownHive {
             writer.pass_over(replaced);
             self.key = Some(writer.put(self.key, subject, bytes, false));
         }
-        for worker in self.workers.iter_mut().flatten() {
-            let held = self.held.get(&worker.id);
-            worker.link(&mut writer, held, watched);
+        if self.stirred != Stirred::Nothing {
+            for (worker, numbers) in self.workers.iter_mut().zip(&self.numbers) {
+                let Some(worker) = worker else { continue };
+                worker.link(&mut writer, numbers, self.held.get(&worker.id), watched);
+            }
         }
+        // Of who is linked without numbers something is still to be told.
+        self.stirred = if watched { Stirred::Nothing } else { Stirred::Numbers };
         if beat {
             let told = Telling::beat(&self.name, self.sampled_at, self.sequence);
             self.beat = Some(writer.beat(self.beat, &self.name, told));
         }
     }
-
-    /// Counts what changed among what waits; answers what of workers waits.
-    fn note_changes(&mut self) -> Stirred {
-        if std::mem::take(&mut self.dirty) {
-            self.waiting.add();
-        }
-        let mut stirred = Stirred::Nothing;
-        for worker in self.workers.iter_mut().flatten() {
-            if std::mem::take(&mut worker.dirty) {
-                worker.waiting.add();
-            }
-            if worker.waiting.state || worker.hollow {
-                let shape = worker.key.is_none() || worker.refiltered;
-                stirred = stirred.max(if shape { Stirred::Shape } else { Stirred::Numbers });
-            }
-        }
-        stirred
-    }
 }
 
 /// What of the workers waits to be linked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stirred {
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stirred {
+    #[default]
     Nothing,
     /// Numbers, freshness, holds.
     Numbers,

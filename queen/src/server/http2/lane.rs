@@ -4,11 +4,12 @@
 
 use super::connection::Gone;
 use super::heart;
+use super::seats::{SEATS, Seats, SharedSeats};
 use atomic_waker::AtomicWaker;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -18,10 +19,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// Connections of a lane: as many as a word has bits.
-const SEATS: u32 = u64::BITS;
-/// New connections are spread over so many lanes, if there are as many processors, before one more is begun.
-const ABREAST: usize = 4;
+/// New connections are spread over so many lanes before one more is begun: for every so many processors one. What is told
+/// has to be read by somebody, often on the same machine.
+const PROCESSORS: usize = 2;
 /// A lane in which nobody sits looks at the clock this often.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -62,35 +62,37 @@ pub struct Bells {
 /// What a lane and those who wake it have in common.
 #[derive(Debug, Default)]
 struct Lane {
-    /// Who was woken, a bit each, and whose reading was.
-    woken: AtomicU64,
-    readable: AtomicU64,
+    /// Who was woken, and whose reading was.
+    woken: SharedSeats,
+    readable: SharedSeats,
     task: AtomicWaker,
     leaving: AtomicBool,
     /// Where nobody sits.
-    free: AtomicU64,
+    free: SharedSeats,
     /// Who is about to sit down.
     arrivals: Mutex<Vec<(u32, Seat)>>,
 }
 
 impl Lane {
     fn new() -> Arc<Self> {
-        Arc::new(Self { free: AtomicU64::new(u64::MAX), ..Self::default() })
+        Arc::new(Self { free: SharedSeats::all(), ..Self::default() })
     }
 
-    fn wake(&self, seats: u64) {
-        // When somebody else was woken before and has not worked since, the lane will come by.
-        if self.woken.fetch_or(seats, Ordering::AcqRel) == 0 {
+    fn wake(&self, seat: u32) {
+        // When a neighbour was woken before and has not worked since, the lane will come by.
+        if self.woken.add(seat) {
             self.task.wake();
         }
     }
 
-    fn arrivals(&self) -> MutexGuard<'_, Vec<(u32, Seat)>> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.woken.fill();
+        self.task.wake();
     }
 
-    fn room(&self) -> u32 {
-        self.free.load(Ordering::Acquire).count_ones()
+    fn arrivals(&self) -> MutexGuard<'_, Vec<(u32, Seat)>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,11 +108,10 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let bit = 1 << self.seat;
         if self.reads {
-            self.lane.readable.fetch_or(bit, Ordering::AcqRel);
+            self.lane.readable.add(self.seat);
         }
-        self.lane.wake(bit);
+        self.lane.wake(self.seat);
     }
 }
 
@@ -138,8 +139,8 @@ impl std::fmt::Debug for Seat {
 
 /// Who was woken.
 struct Woken {
-    seats: u64,
-    readable: u64,
+    seats: Seats,
+    readable: Seats,
     now: Instant,
 }
 
@@ -182,24 +183,19 @@ impl Running {
         self.seats.iter_mut().flatten().for_each(|seat| seat.carried.leave());
     }
 
-    /// Who is to work although nobody woke him.
-    fn due(&self, now: Instant) -> u64 {
-        if now < self.deadline {
-            return 0;
+    /// Adds those who are to work although nobody woke them.
+    fn add_due(&self, now: Instant, to: &mut Seats) {
+        if now >= self.deadline {
+            let due = |seat: &Option<Seat>| seat.as_ref().is_some_and(|seat| seat.due <= now);
+            (0..).zip(&self.seats).filter(|(_, seat)| due(seat)).for_each(|(at, _)| to.add(at));
         }
-        let seats = (0..).zip(&self.seats);
-        let due = seats.filter(|(_, seat)| seat.as_ref().is_some_and(|seat| seat.due <= now));
-        due.fold(0, |all, (at, _)| all | 1 << at)
     }
 
     /// Has everybody act who was woken; who is over leaves.
     fn each(&mut self, woken: &Woken, act: impl Fn(&mut dyn Carried, &mut Turn<'_>) -> Poll<Result<(), Gone>>) {
-        let mut rest = woken.seats.rotate_right(self.first);
-        while rest != 0 {
-            let at = (self.first + rest.trailing_zeros()) % SEATS;
-            rest &= rest - 1;
+        for at in woken.seats.from(self.first) {
             let Some(seat) = &mut self.seats[at as usize] else { continue };
-            let readable = woken.readable >> at & 1 != 0;
+            let readable = woken.readable.has(at);
             let mut turn = Turn { now: woken.now, readable, bells: &seat.bells, desk: &mut self.desk };
             // One that panics takes nobody else with it.
             let ended = match catch_unwind(AssertUnwindSafe(|| act(&mut *seat.carried, &mut turn))) {
@@ -213,7 +209,7 @@ impl Running {
             if let Some(seat) = self.seats[at as usize].take() {
                 let _panicked = catch_unwind(AssertUnwindSafe(|| seat.end(ended)));
             }
-            self.lane.free.fetch_or(1 << at, Ordering::AcqRel);
+            self.lane.free.add(at);
         }
     }
 
@@ -234,16 +230,17 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         this.lane.task.register(cx.waker());
-        let woken = this.lane.woken.swap(0, Ordering::AcqRel);
-        let readable = this.lane.readable.fetch_and(!woken, Ordering::AcqRel) & woken;
+        let mut seats = this.lane.woken.take();
+        let readable = this.lane.readable.take_of(&seats);
         this.admit();
         if !this.left && this.lane.leaving.load(Ordering::Acquire) {
             this.leave();
         }
         let now = Instant::now();
-        let seats = Woken { seats: woken | this.due(now), readable, now };
-        this.each(&seats, |carried, turn| carried.work(turn));
-        this.each(&seats, |carried, turn| carried.tell(turn));
+        this.add_due(now, &mut seats);
+        let woken = Woken { seats, readable, now };
+        this.each(&woken, |carried, turn| carried.work(turn));
+        this.each(&woken, |carried, turn| carried.tell(turn));
         this.first = (this.first + 1) % SEATS;
         if std::mem::take(&mut this.newcomers) || now >= this.deadline {
             this.wind(now, cx);
@@ -287,9 +284,7 @@ impl Lanes {
         ended: impl FnOnce(Result<(), Gone>) + Send + 'static,
     ) {
         let mut open = self.open();
-        let lane = open.lane(self.began);
-        let at = lane.free.load(Ordering::Acquire).trailing_zeros();
-        lane.free.fetch_and(!(1 << at), Ordering::AcqRel);
+        let (lane, at) = open.seat(self.began);
         let bell = |reads| Waker::from(Arc::new(Bell { lane: Arc::clone(&lane), seat: at, reads }));
         let bells = Bells { read: bell(true), run: bell(false) };
         let carried = Box::new(connection(&bells));
@@ -310,10 +305,7 @@ impl Lanes {
     pub fn leave(&self) {
         let mut open = self.open();
         open.leaving = true;
-        for lane in &open.lanes {
-            lane.leaving.store(true, Ordering::Release);
-            lane.wake(u64::MAX);
-        }
+        open.lanes.iter().for_each(|lane| lane.leave());
         self.carried.close();
     }
 
@@ -330,17 +322,18 @@ impl Lanes {
 }
 
 impl Open {
-    /// One that has a free seat.
-    fn lane(&mut self, began: Instant) -> Arc<Lane> {
-        let abreast = ABREAST.min(Handle::current().metrics().num_workers());
-        let emptiest = self.lanes.iter().max_by_key(|lane| lane.room());
-        if let Some(lane) = emptiest.filter(|lane| lane.room() > 0 && self.lanes.len() >= abreast) {
-            return Arc::clone(lane);
+    /// A seat in the emptiest lane.
+    fn seat(&mut self, began: Instant) -> (Arc<Lane>, u32) {
+        let abreast = Handle::current().metrics().num_workers().div_ceil(PROCESSORS);
+        let emptiest = self.lanes.iter().max_by_key(|lane| lane.free.len()).filter(|_| self.lanes.len() >= abreast);
+        if let Some((lane, at)) = emptiest.and_then(|lane| Some((lane, lane.free.take_one()?))) {
+            return (Arc::clone(lane), at);
         }
         let lane = Lane::new();
         lane.leaving.store(self.leaving, Ordering::Release);
         self.tasks.spawn(Running::new(Arc::clone(&lane), began));
         self.lanes.push(Arc::clone(&lane));
-        lane
+        let first = lane.free.take_one().unwrap_or_default();
+        (lane, first)
     }
 }

@@ -1,10 +1,10 @@
 //! HTTP/2 for the port (RFC 9113). Ten thousand connections that each say a little every second, and watchers that are told
 //! what others are told, are what a queen is for; a library for every use has two tasks, several locks, a buffer each way and
-//! their memory for each of them. Here a connection and the calls on it are one task that keeps nothing it does not need, and
-//! whatever a peer does costs little. What is above it is tonic's and axum's as ever.
+//! their memory for each of them. Here many connections and the calls on them are one task that keeps nothing it does not need,
+//! and whatever a peer does costs little. What is above it is tonic's and axum's as ever.
 //!
 //! A connection ([`Connection`]) reads frames (`intake`), has the calls that were woken go on (`stream`, `call`), tells what
-//! was read, and writes what has gathered (`outbox`), all in one turn.
+//! was read, and writes what has gathered (`outbox`), all in one turn, which it is given in a lane ([`Lanes`]).
 
 mod buffers;
 mod call;
@@ -18,6 +18,7 @@ mod lane;
 mod line;
 mod outbox;
 mod request;
+mod seats;
 mod stream;
 #[cfg(test)]
 mod tests;

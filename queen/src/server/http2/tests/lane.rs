@@ -1,6 +1,7 @@
 //! Lanes, with connections that only take note of what is asked of them.
 
 use super::peer::PATIENCE;
+use crate::server::http2::seats::SEATS;
 use crate::server::http2::{Bells, Carried, Gone, Lanes, Turn};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
 
 /// More than one lane has seats for.
-const MANY: usize = 300;
+const MANY: usize = 600;
 
 /// What a connection was asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +183,7 @@ async fn all_of_a_lane_work_before_the_first_one_tells() {
 async fn who_ends_or_panics_is_the_only_one_who_is_gone_and_its_seat_is_taken_by_the_next() {
     let mut test = Test::new(MANY).await;
     let lanes = test.lanes.count();
-    assert!(lanes <= MANY.div_ceil(64).max(4), "{lanes}");
+    assert_eq!(lanes, MANY.div_ceil(SEATS as usize));
     for (number, does, well) in
         [(10, Does::Ends, true), (11, Does::Ends, true), (12, Does::Panics, false), (13, Does::Panics, false)]
     {
@@ -200,9 +201,9 @@ async fn who_ends_or_panics_is_the_only_one_who_is_gone_and_its_seat_is_taken_by
     assert_eq!(test.lanes.count(), lanes);
     // A bell of somebody who is gone harms nobody.
     test.carried[10].0.read.wake_by_ref();
-    test.carried[299].0.run.wake_by_ref();
+    test.carried[599].0.run.wake_by_ref();
     let woken = test.noted(2).await;
-    assert!(woken.iter().all(|(number, _)| *number == 299 || *number >= MANY), "{woken:?}");
+    assert!(woken.iter().all(|(number, _)| *number == 599 || *number >= MANY), "{woken:?}");
 }
 
 #[tokio::test(start_paused = true)]
