@@ -37,9 +37,8 @@ impl Table {
         self.rows.push(Row { what, who, value, unit, ours_to_it: None, target, met, of_the_document });
     }
 
-    /// A line about a peer, and the most that ours may be, as a part of it.
-    pub fn peer(&mut self, what: &str, who: &str, value: f64, unit: &'static str, ours: f64, target: Option<f64>) {
-        let ratio = ours / value;
+    /// A line about a peer, what ours is of it, and the most that it may be.
+    pub fn peer(&mut self, what: &str, who: &str, value: f64, unit: &'static str, ratio: f64, target: Option<f64>) {
         let met = target.map(|target| ratio <= target);
         let (what, who) = (what.to_owned(), who.to_owned());
         self.rows.push(Row { what, who, value, unit, ours_to_it: Some(ratio), target, met, of_the_document: false });

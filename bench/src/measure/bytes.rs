@@ -20,7 +20,7 @@ pub fn run(table: &mut Table) {
         "JSON, as the document has it",
         json,
         "bytes",
-        ours,
+        ours / json,
         None,
     );
     table.ours("100 workers, all fields of ours, all changed", frame(&full, 100), "bytes", Some(4_000.0), false);

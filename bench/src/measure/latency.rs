@@ -1,9 +1,9 @@
 //! From the hive's send to the watcher's receipt.
 
-use super::WARM_UP;
+use super::{Runs, WARM_UP};
 use crate::Pace;
 use crate::drive::{Peer, Shape, start};
-use crate::table::{Table, median};
+use crate::table::Table;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -16,33 +16,29 @@ pub async fn run(pace: Pace, table: &mut Table) {
         eprintln!("latency: {hives} hives at 1 Hz");
         let every = Some(Duration::from_secs(1));
         let shape = Shape { hives, workers: 10, every, watchers, class: Duration::ZERO };
-        let found =
-            percentiles(Pace { runs, window: pace.window.max(Duration::from_secs(2)), ..pace }, &PEERS, shape).await;
+        let pace = Pace { runs, window: pace.window.max(Duration::from_secs(2)), ..pace };
+        let (p50, p99) = percentiles(pace, &PEERS, shape).await;
         let what = format!("hive's send to watcher, {hives} hives × 10 workers at 1 Hz, {watchers} watchers, p99");
-        let ours = found.iter().find(|(peer, ..)| *peer == Peer::Ours).map_or(f64::NAN, |found| found.2);
         let bound = if hives >= 1_000 { 50.0 } else { DOCUMENT };
-        table.ours(&what, ours, "ms", Some(bound), bound >= DOCUMENT);
-        for (peer, p50, p99) in found {
-            if peer == Peer::Ours {
-                table.ours(&what.replace("p99", "p50"), p50, "ms", None, false);
-            } else {
-                let target = (peer == Peer::SseEach).then_some(0.5);
-                table.peer(&what, peer.name(), p99, "ms", ours, target);
-            }
+        table.ours(&what, p99.median(Peer::Ours), "ms", Some(bound), bound >= DOCUMENT);
+        table.ours(&what.replace("p99", "p50"), p50.median(Peer::Ours), "ms", None, false);
+        for peer in PEERS.into_iter().filter(|peer| *peer != Peer::Ours && p99.has(*peer)) {
+            let target = (peer == Peer::SseEach).then_some(0.5);
+            table.peer(&what, peer.name(), p99.median(peer), "ms", p99.ours_to(peer), target);
         }
     }
     let class = Duration::from_millis(50);
     let every = Some(Duration::from_secs(1));
     let shape = Shape { hives: 1_000, workers: 10, every, watchers: 10, class };
-    let found = percentiles(pace, &[Peer::Ours], shape).await;
-    let p99 = found.first().map_or(f64::NAN, |found| found.2);
+    let p99 = percentiles(pace, &[Peer::Ours], shape).await.1.median(Peer::Ours);
     table.ours("the same every 50 ms, 1,000 hives, p99", p99, "ms", Some(DOCUMENT), true);
 }
 
-async fn percentiles(pace: Pace, peers: &[Peer], shape: Shape) -> Vec<(Peer, f64, f64)> {
-    let mut found: Vec<(Peer, Vec<f64>, Vec<f64>)> = peers.iter().map(|peer| (*peer, vec![], vec![])).collect();
+/// The median and the last percent of each run, in milliseconds.
+async fn percentiles(pace: Pace, peers: &[Peer], shape: Shape) -> (Runs, Runs) {
+    let (mut all50, mut all99) = (Runs::none(peers), Runs::none(peers));
     for run in 0..pace.runs {
-        for (peer, p50, p99) in &mut found {
+        for ((peer, p50), (_, p99)) in all50.0.iter_mut().zip(&mut all99.0) {
             let Some(server) = peer.start() else { continue };
             let running = start(*peer, &server.address, shape, true).await;
             tokio::time::sleep(WARM_UP).await;
@@ -57,5 +53,5 @@ async fn percentiles(pace: Pace, peers: &[Peer], shape: Shape) -> Vec<(Peer, f64
             p99.push(at(0.99));
         }
     }
-    found.into_iter().map(|(peer, p50, p99)| (peer, median(p50), median(p99))).collect()
+    (all50, all99)
 }

@@ -56,22 +56,51 @@ pub async fn load(peer: Peer, shape: Shape, length: Duration) {
     }
 }
 
-/// Measures every peer in turn, as often as asked; answers the medians. A peer that is not installed is left out.
-async fn medians(pace: Pace, peers: &[Peer], shape: Shape, cost: impl Fn(&Window) -> f64) -> Vec<(Peer, f64)> {
-    let mut costs: Vec<(Peer, Vec<f64>)> = peers.iter().map(|peer| (*peer, Vec::new())).collect();
-    for run in 0..pace.runs {
-        for (peer, costs) in &mut costs {
-            let Some(server) = peer.start() else { continue };
-            let running = start(*peer, &server.address, shape, false).await;
-            tokio::time::sleep(WARM_UP).await;
-            let window = window(&server, &running.counts, pace.window).await;
-            eprintln!("  run {run} {}: {:.1}", peer.name(), cost(&window));
-            costs.push(cost(&window));
-        }
-    }
-    costs.into_iter().filter(|(_, costs)| !costs.is_empty()).map(|(peer, costs)| (peer, median(costs))).collect()
+/// A peer under one load, once it is warm; `None` where it is not installed.
+async fn once(peer: Peer, shape: Shape, length: Duration) -> Option<Window> {
+    let server = peer.start()?;
+    let running = start(peer, &server.address, shape, false).await;
+    tokio::time::sleep(WARM_UP).await;
+    Some(window(&server, &running.counts, length).await)
 }
 
-fn of(medians: &[(Peer, f64)], wanted: Peer) -> f64 {
-    medians.iter().find(|(peer, _)| *peer == wanted).map_or(f64::NAN, |(_, value)| *value)
+/// What the runs of each peer cost, in the order of the runs.
+struct Runs(Vec<(Peer, Vec<f64>)>);
+
+impl Runs {
+    /// Measures every peer in turn, as often as asked. A peer that is not installed is left out.
+    async fn of(pace: Pace, peers: &[Peer], shape: Shape, cost: impl Fn(&Window) -> f64) -> Self {
+        let mut runs = Self::none(peers);
+        for run in 0..pace.runs {
+            for (peer, costs) in &mut runs.0 {
+                if let Some(window) = once(*peer, shape, pace.window).await {
+                    eprintln!("  run {run} {}: {:.1}", peer.name(), cost(&window));
+                    costs.push(cost(&window));
+                }
+            }
+        }
+        runs
+    }
+
+    fn none(peers: &[Peer]) -> Self {
+        Self(peers.iter().map(|peer| (*peer, Vec::new())).collect())
+    }
+
+    fn costs(&self, wanted: Peer) -> &[f64] {
+        self.0.iter().find(|(peer, _)| *peer == wanted).map_or(&[], |(_, costs)| costs)
+    }
+
+    fn has(&self, peer: Peer) -> bool {
+        !self.costs(peer).is_empty()
+    }
+
+    /// The median of its runs.
+    fn median(&self, peer: Peer) -> f64 {
+        median(self.costs(peer).to_vec())
+    }
+
+    /// The median of what ours is of it, run by run: what else the machine does falls on both.
+    fn ours_to(&self, peer: Peer) -> f64 {
+        median(self.costs(Peer::Ours).iter().zip(self.costs(peer)).map(|(ours, its)| ours / its).collect())
+    }
 }

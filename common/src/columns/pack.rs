@@ -9,10 +9,22 @@ use proto::Columns;
 
 /// About what one worker takes beside its values.
 const NAMED: usize = 2;
+/// The longest varint, in bytes.
+const LONGEST: usize = 10;
 
 /// As the wire has differences.
 fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63) as u64
+}
+
+/// Appends a varint. Most are of a byte or two.
+#[inline]
+fn put_varint(value: u64, bytes: &mut Vec<u8>) {
+    match value {
+        0..0x80 => bytes.push(value as u8),
+        0x80..0x4000 => bytes.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]),
+        _ => encode_varint(value, bytes),
+    }
 }
 
 /// About how many bytes those fields of a worker take among others.
@@ -76,6 +88,7 @@ impl Packer {
     /// One column; in `full` ones all workers have a value. To be called for one field after the other.
     fn pack_column(&mut self, number: usize, full: bool, bytes: &mut Vec<u8>, message: &mut Vec<u8>) {
         let mut present = vec![0u8; if full { 0 } else { self.rows.len().div_ceil(8) }];
+        bytes.reserve(self.rows.len() * LONGEST);
         for (at, row) in self.rows.iter_mut().enumerate() {
             if row.present >> number & 1 == 0 {
                 continue;
@@ -83,7 +96,7 @@ impl Packer {
             if let Some(byte) = present.get_mut(at / 8) {
                 *byte |= 1 << (at % 8);
             }
-            encode_varint(zigzag(self.values[row.next as usize]), bytes);
+            put_varint(zigzag(self.values[row.next as usize]), bytes);
             row.next += 1;
         }
         let part =

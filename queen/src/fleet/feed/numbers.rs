@@ -26,6 +26,8 @@ pub(super) struct Row<'a> {
     fields: u32,
     /// Empty where its per-GPU rows follow from its sums.
     cells: Vec<GpuCell>,
+    /// About how many bytes it takes.
+    len: usize,
 }
 
 impl<'a> Row<'a> {
@@ -38,12 +40,13 @@ impl<'a> Row<'a> {
             [only] if fields & SUMS == SUMS && (only.util_pct, only.vram_bytes) == stats.sums() => Vec::new(),
             several => (0..).zip(several).map(|(position, gpu)| cell(position, gpu)).collect::<Option<_>>()?,
         };
-        Some(Self { slot, quanta, fields, cells })
+        let len = packed_len(quanta, fields) + cells.len() * CELL_BYTES;
+        Some(Self { slot, quanta, fields, cells, len })
     }
 
     /// About how many bytes it takes.
     pub fn len(&self) -> usize {
-        packed_len(self.quanta, self.fields) + self.cells.len() * CELL_BYTES
+        self.len
     }
 }
 
@@ -56,7 +59,7 @@ pub(super) struct Rows {
 
 impl Rows {
     /// One more.
-    pub fn add(&mut self, Row { slot, quanta, fields, cells }: Row<'_>) {
+    pub fn add(&mut self, Row { slot, quanta, fields, cells, .. }: Row<'_>) {
         self.packer.add(slot, quanta, fields);
         if !cells.is_empty() {
             self.gpus.push(SlotGpus { slot, cells, ..SlotGpus::default() });
