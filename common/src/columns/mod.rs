@@ -33,8 +33,10 @@ pub enum ColumnError {
 /// Fewer are told by their distances: those take a byte each, and a run takes three.
 const RUN_MIN: usize = 4;
 
-/// The moving fields of one worker, in the units of `Columns`.
+/// The moving fields of one worker, in the units of `Columns`. Laid out in this order: what every frame writes of a worker
+/// stands in its first two lines of the processor's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct Quanta {
     /// Bit i: field i has a value. Those without one are zero below.
     present: u32,

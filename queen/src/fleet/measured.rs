@@ -8,12 +8,13 @@ use proto::{Activity, GpuSampleState, GpuUse, ProcessStats, Readiness};
 /// The fields of [`Measured::sums`], as bits.
 pub const SUMS: u32 = 1 << at::GPU_UTIL_PCT | 1 << at::VRAM;
 
-/// Numbers of one worker.
+/// Numbers of one worker, in the order in which a frame meets them.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Measured {
-    quanta: Quanta,
     /// Bit i: `row` says field i more exactly than `quanta`.
     inexact: u32,
+    quanta: Quanta,
     /// As it came, while it says anything more exactly.
     row: Option<Box<ProcessStats>>,
     gpus: Vec<GpuUse>,

@@ -2,6 +2,7 @@
 
 mod books;
 mod frames;
+mod seldom;
 
 use super::first::Call;
 use super::{Shared, owner};
@@ -16,6 +17,7 @@ use frames::Frames;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
 use proto::PushTelemetryResponse;
+use seldom::Seldom;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -97,12 +99,12 @@ impl Push {
         let Some(first) = first else { return Ok(self.books) };
         let fence = self.attach(&first)?;
         self.take(&first)?;
-        let interrupted = async {
+        let interrupted = Seldom::of(async {
             tokio::select! {
                 () = stopping.cancelled() => at_stop(),
                 () = fence.cancelled() => Refusal::Superseded.into(),
             }
-        };
+        });
         tokio::pin!(interrupted);
         loop {
             // Frames first: whether the stream is to end is asked when it has nothing more to say for now.
