@@ -1,4 +1,4 @@
-//! Lanes: many connections take turns in one task. What a hive says is told to hundreds of watchers, and a task for each of
+//! A lane: many connections take turns in one task. What a hive says is told to hundreds of watchers, and a task for each of
 //! them costs more than telling does: waking it, another processor that steals it, the way back to the same code. In a lane
 //! everybody who was woken works first, then everybody writes, so that each of the two finds its code in the caches.
 
@@ -13,15 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use tokio::runtime::Handle;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// New connections are spread over so many lanes before one more is begun: for every so many processors one. What is told
-/// has to be read by somebody, often on the same machine.
-const PROCESSORS: usize = 2;
 /// A lane in which nobody sits looks at the clock this often.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -61,21 +55,43 @@ pub struct Bells {
 
 /// What a lane and those who wake it have in common.
 #[derive(Debug, Default)]
-struct Lane {
+pub struct Lane {
+    /// Where nobody sits.
+    pub free: SharedSeats,
     /// Who was woken, and whose reading was.
     woken: SharedSeats,
     readable: SharedSeats,
     task: AtomicWaker,
     leaving: AtomicBool,
-    /// Where nobody sits.
-    free: SharedSeats,
     /// Who is about to sit down.
     arrivals: Mutex<Vec<(u32, Seat)>>,
 }
 
 impl Lane {
-    fn new() -> Arc<Self> {
+    /// An empty one.
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { free: SharedSeats::all(), ..Self::default() })
+    }
+
+    /// Carries those who sit in it. Whose looks at the clock come due at whole steps since `began`.
+    pub fn run(self: Arc<Self>, began: Instant) -> impl Future<Output = ()> + Send {
+        Running::new(self, began)
+    }
+
+    /// Has the connection that is made of its bells sit down.
+    pub fn carry<C: Carried + 'static>(
+        self: &Arc<Self>,
+        seat: u32,
+        connection: impl FnOnce(&Bells) -> C,
+        ended: Ended,
+        counted: TaskTrackerToken,
+    ) {
+        let bell = |reads| Waker::from(Arc::new(Bell { lane: Arc::clone(self), seat, reads }));
+        let bells = Bells { read: bell(true), run: bell(false) };
+        let carried = Box::new(connection(&bells));
+        let (due, read) = (carried.due(), bells.read.clone());
+        self.arrivals().push((seat, Seat { carried, bells, due, ended, _counted: counted }));
+        read.wake();
     }
 
     fn wake(&self, seat: u32) {
@@ -85,7 +101,8 @@ impl Lane {
         }
     }
 
-    fn leave(&self) {
+    /// Has everybody leave who sits in it, and who sits down later.
+    pub fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
         self.woken.fill();
         self.task.wake();
@@ -115,12 +132,15 @@ impl Wake for Bell {
     }
 }
 
+/// Hears how a connection ended.
+pub type Ended = Box<dyn FnOnce(Result<(), Gone>) + Send>;
+
 /// Where a connection sits.
 struct Seat {
     carried: Box<dyn Carried>,
     bells: Bells,
     due: Instant,
-    ended: Box<dyn FnOnce(Result<(), Gone>) + Send>,
+    ended: Ended,
     _counted: TaskTrackerToken,
 }
 
@@ -246,94 +266,5 @@ impl Future for Running {
             this.wind(now, cx);
         }
         Poll::Pending
-    }
-}
-
-/// All lanes.
-#[derive(Debug)]
-pub struct Lanes {
-    began: Instant,
-    open: Mutex<Open>,
-    carried: TaskTracker,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    lanes: Vec<Arc<Lane>>,
-    tasks: JoinSet<()>,
-    leaving: bool,
-}
-
-impl Lanes {
-    /// None yet. What is due comes due at whole steps since `began`.
-    pub fn new(began: Instant) -> Self {
-        Self { began, open: Mutex::default(), carried: TaskTracker::new() }
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Carries the connection that is made of its bells; tells how it ended.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
-    pub fn carry<C: Carried + 'static>(
-        &self,
-        connection: impl FnOnce(&Bells) -> C,
-        ended: impl FnOnce(Result<(), Gone>) + Send + 'static,
-    ) {
-        let mut open = self.open();
-        let (lane, at) = open.seat(self.began);
-        let bell = |reads| Waker::from(Arc::new(Bell { lane: Arc::clone(&lane), seat: at, reads }));
-        let bells = Bells { read: bell(true), run: bell(false) };
-        let carried = Box::new(connection(&bells));
-        let (due, read) = (carried.due(), bells.read.clone());
-        let seat = Seat { carried, bells, due, ended: Box::new(ended), _counted: self.carried.token() };
-        lane.arrivals().push((at, seat));
-        drop(open);
-        read.wake();
-    }
-
-    /// How many there are.
-    #[cfg(test)]
-    pub fn count(&self) -> usize {
-        self.open().lanes.len()
-    }
-
-    /// Has every connection leave, and those that come from now on.
-    pub fn leave(&self) {
-        let mut open = self.open();
-        open.leaving = true;
-        open.lanes.iter().for_each(|lane| lane.leave());
-        self.carried.close();
-    }
-
-    /// Until all have left, once they were told to.
-    pub async fn empty(&self) {
-        self.carried.wait().await;
-    }
-
-    /// Drops those that there still are.
-    pub async fn end(&self) {
-        let mut tasks = std::mem::take(&mut *self.open()).tasks;
-        tasks.shutdown().await;
-    }
-}
-
-impl Open {
-    /// A seat in the emptiest lane.
-    fn seat(&mut self, began: Instant) -> (Arc<Lane>, u32) {
-        let abreast = Handle::current().metrics().num_workers().div_ceil(PROCESSORS);
-        let emptiest = self.lanes.iter().max_by_key(|lane| lane.free.len()).filter(|_| self.lanes.len() >= abreast);
-        if let Some((lane, at)) = emptiest.and_then(|lane| Some((lane, lane.free.take_one()?))) {
-            return (Arc::clone(lane), at);
-        }
-        let lane = Lane::new();
-        lane.leaving.store(self.leaving, Ordering::Release);
-        self.tasks.spawn(Running::new(Arc::clone(&lane), began));
-        self.lanes.push(Arc::clone(&lane));
-        let first = lane.free.take_one().unwrap_or_default();
-        (lane, first)
     }
 }

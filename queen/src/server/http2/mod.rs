@@ -15,6 +15,7 @@ mod heart;
 mod hpack;
 mod intake;
 mod lane;
+mod lanes;
 mod line;
 mod outbox;
 mod request;
@@ -25,7 +26,10 @@ mod tests;
 
 pub use buffers::Buffers;
 pub use connection::{Connection, Gone, Shared};
-pub use lane::{Bells, Carried, Lanes, Turn};
+pub use lane::Bells;
+#[cfg(test)]
+pub use lane::{Carried, Turn};
+pub use lanes::Lanes;
 pub use line::Ended;
 
 /// What a sender may send ahead on one stream, in bytes: little, so that a stalled queen replays no minutes.
