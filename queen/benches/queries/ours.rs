@@ -22,7 +22,6 @@ pub struct Ours {
     fleet: Fleet,
     now: Instant,
     seat: RefCell<Seat>,
-    spec: Arc<Spec>,
     record: RefCell<Hive>,
     turn: RefCell<u64>,
 }
@@ -46,7 +45,8 @@ impl Ours {
         seat.take(fleet.index(), &HiveId::parse("zz-one-more").expect("a name"), WORKERS);
         let record = RefCell::new(record(&beings[..WORKERS]));
         let spec = Arc::new(Spec::of(&WorkerSpec { model: Some("model-7".into()), ..WorkerSpec::default() }));
-        Self { fleet, now, seat: RefCell::new(seat), spec, record, turn: RefCell::new(0) }
+        seat.set_spec(fleet.index(), 3, &spec);
+        Self { fleet, now, seat: RefCell::new(seat), record, turn: RefCell::new(0) }
     }
 
     pub fn idle_rows(&self) -> Vec<u32> {
@@ -126,7 +126,7 @@ impl Ours {
         *turn += 1;
         let flags = Flags { ready: true, idle: turn.is_multiple_of(2), unused: false, held: false };
         let mut seat = self.seat.borrow_mut();
-        seat.set(self.fleet.index(), 3, flags, &self.spec);
+        seat.set(3, flags);
         seat.publish(self.fleet.index(), self.now, false);
     }
 

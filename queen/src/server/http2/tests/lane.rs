@@ -30,9 +30,12 @@ enum Does {
     Rings,
 }
 
+/// What it does the next time, and when it wants to work.
+type Behaviour = Arc<Mutex<(Does, Instant)>>;
+
 struct Noting {
     number: usize,
-    does: Arc<Mutex<(Does, Instant)>>,
+    does: Behaviour,
     bells: Bells,
     notes: UnboundedSender<(usize, Asked)>,
 }
@@ -84,7 +87,7 @@ fn far() -> Instant {
 /// Lanes, those whom they carry, and what these were asked.
 struct Test {
     lanes: Lanes,
-    carried: Vec<(Bells, Arc<Mutex<(Does, Instant)>>)>,
+    carried: Vec<(Bells, Behaviour)>,
     notes: UnboundedReceiver<(usize, Asked)>,
     sender: UnboundedSender<(usize, Asked)>,
 }
