@@ -8,6 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+/// New connections are spread over so many lanes for each processor that works, before one more is begun: a lane that waits for
+/// its processor, because somebody else has it, keeps nobody waiting but those who sit in it.
+pub(super) const ABREAST: usize = 4;
+
 /// All lanes.
 #[derive(Debug)]
 pub struct Lanes {
@@ -74,10 +78,9 @@ impl Lanes {
 }
 
 impl Open {
-    /// A seat in the emptiest lane, where there are as many as processors work: one that waits for its processor, because
-    /// somebody else has it, keeps nobody waiting but those who sit in it.
+    /// A seat in the emptiest lane.
     fn seat(&mut self, began: Instant) -> (Arc<Lane>, u32) {
-        let abreast = Handle::current().metrics().num_workers();
+        let abreast = ABREAST * Handle::current().metrics().num_workers();
         let emptiest = self.lanes.iter().max_by_key(|lane| lane.free.len()).filter(|_| self.lanes.len() >= abreast);
         if let Some((lane, at)) = emptiest.and_then(|lane| Some((lane, lane.free.take_one()?))) {
             return (Arc::clone(lane), at);

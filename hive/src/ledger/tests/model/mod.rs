@@ -281,5 +281,6 @@ fn looking_before_the_lock_is_taken_is_found() {
     };
     let (reason, last) = (reason.to_string(), &steps[steps.len() - 1]);
     println!("{reason}");
-    assert!(reason.contains("an answer: Granted") || reason.contains("the same grants"), "{reason}: {last:?}");
+    // What is wrong first differs from run to run; without the bug nothing is.
+    assert!(reason.contains("an answer: ") || reason.contains("the same grants"), "{reason}: {last:?}");
 }

@@ -1,6 +1,7 @@
 //! Lanes, with connections that only take note of what is asked of them.
 
 use super::peer::PATIENCE;
+use crate::server::http2::lanes::ABREAST;
 use crate::server::http2::seats::SEATS;
 use crate::server::http2::{Bells, Carried, Gone, Lanes, Turn};
 use std::sync::{Arc, Mutex};
@@ -108,8 +109,13 @@ impl Test {
     }
 
     fn add(&mut self) {
+        self.add_due(far());
+    }
+
+    /// One that wants to work then.
+    fn add_due(&mut self, due: Instant) {
         let (number, notes) = (self.carried.len(), self.sender.clone());
-        let (ended, does) = (notes.clone(), Arc::new(Mutex::new((Does::Waits, far()))));
+        let (ended, does) = (notes.clone(), Arc::new(Mutex::new((Does::Waits, due))));
         let mut bells = None;
         let connection = |given: &Bells| {
             bells = Some(given.clone());
@@ -173,11 +179,12 @@ async fn who_rings_for_itself_while_it_works_or_tells_works_again() {
 
 #[tokio::test]
 async fn all_of_a_lane_work_before_the_first_one_tells() {
-    let mut test = Test::new(10).await;
-    for number in 0..10 {
-        test.does(number, Does::Waits);
-    }
+    let mut test = Test::new(11 * ABREAST).await;
+    // Those who sit in one lane: each of the first few begins one, all others go where there is most room.
+    let lane = (1..=10).map(|number| number * ABREAST);
+    lane.clone().for_each(|number| test.does(number, Does::Waits));
     let noted = test.noted(20).await;
+    assert!(noted.iter().all(|(number, _)| lane.clone().any(|of| of == *number)), "{noted:?}");
     assert!(noted[..10].iter().all(|(_, asked)| *asked != Asked::Tell), "{noted:?}");
     assert!(noted[10..].iter().all(|(_, asked)| *asked == Asked::Tell), "{noted:?}");
 }
@@ -186,7 +193,7 @@ async fn all_of_a_lane_work_before_the_first_one_tells() {
 async fn who_ends_or_panics_is_the_only_one_who_is_gone_and_its_seat_is_taken_by_the_next() {
     let mut test = Test::new(MANY).await;
     let lanes = test.lanes.count();
-    assert_eq!(lanes, MANY.div_ceil(SEATS as usize));
+    assert_eq!(lanes, MANY.div_ceil(SEATS as usize).max(ABREAST));
     for (number, does, well) in
         [(10, Does::Ends, true), (11, Does::Ends, true), (12, Does::Panics, false), (13, Does::Panics, false)]
     {
@@ -214,12 +221,9 @@ async fn what_is_due_comes_due_without_being_woken_and_never_early() {
     let mut test = Test::new(3).await;
     let began = Instant::now();
     let due = began + Duration::from_millis(1_234);
-    test.carried[1].1.lock().unwrap().1 = due;
-    // It says so when it works the next time; who is new looks at everybody.
-    test.does(1, Does::Waits);
-    test.add();
-    test.noted(4).await;
-    assert_eq!(test.noted(2).await, [(1, Asked::Work { readable: false }), (1, Asked::Tell)]);
+    test.add_due(due);
+    assert_eq!(test.noted(2).await, [(3, Asked::Work { readable: true }), (3, Asked::Tell)]);
+    assert_eq!(test.noted(2).await, [(3, Asked::Work { readable: false }), (3, Asked::Tell)]);
     let took = began.elapsed();
     assert!(took >= due - began && took <= due - began + Duration::from_millis(101), "{took:?}");
     test.nothing_else().await;
