@@ -28,8 +28,8 @@ pub enum NotAttached {
     /// As many are as may be.
     #[error("this queen takes {0} tunnels and has them")]
     Full(usize),
-    /// A newer session of the hive has.
-    #[error("superseded: a newer session of this hive has attached")]
+    /// The hive has asked for another one since.
+    #[error("superseded: this hive has a newer tunnel")]
     Superseded,
 }
 
@@ -65,11 +65,20 @@ struct Ways {
 #[derive(Debug)]
 struct Way {
     number: u64,
-    epoch: u64,
+    asked: Asked,
     /// Made when it is first asked for.
     channel: OnceLock<Channel>,
     pipe: Arc<Mutex<Option<Pipe>>>,
     ended: CancellationToken,
+}
+
+/// Where a tunnel stands among those of its hive: the later one is the one that calls take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked {
+    /// The session's epoch.
+    pub epoch: u64,
+    /// When the hive asked for it, on its machine's own clock, if it says.
+    pub sent: Option<u64>,
 }
 
 /// An open tunnel. Dropping it ends the tunnel and everything in it.
@@ -101,17 +110,17 @@ impl Tunnels {
     /// Takes in the tunnel of a session. `ended` is cancelled when a newer one has taken its place.
     ///
     /// # Errors
-    /// When there are too many, or a newer session of this hive has one.
+    /// When there are too many, or the hive has one that it asked for later.
     pub fn add(
         self: &Arc<Self>,
         hive: HiveId,
-        epoch: u64,
+        asked: Asked,
         pipe: Pipe,
         ended: CancellationToken,
     ) -> Result<Attached, NotAttached> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let pipe = Arc::new(Mutex::new(Some(pipe)));
-        let way = Way { number, epoch, channel: OnceLock::new(), pipe, ended: ended.clone() };
+        let way = Way { number, asked, channel: OnceLock::new(), pipe, ended: ended.clone() };
         match self.open.entry(hive.clone()) {
             Entry::Vacant(vacant) => {
                 let place = self.places.enter().ok_or_else(|| NotAttached::Full(self.places.limit()))?;
@@ -125,14 +134,14 @@ impl Tunnels {
 
 impl Ways {
     fn take(&mut self, way: Way) -> Result<(), NotAttached> {
-        if way.epoch < self.newest.epoch {
+        if way.asked < self.newest.asked {
             return Err(NotAttached::Superseded);
         }
         let before = std::mem::replace(&mut self.newest, way);
         if let Some(older) = self.leaving.take() {
             older.ended.cancel();
         }
-        if before.epoch == self.newest.epoch {
+        if before.asked.epoch == self.newest.asked.epoch {
             self.leaving = Some(before);
         } else {
             before.ended.cancel();
@@ -170,10 +179,14 @@ mod tests {
     use tokio::sync::mpsc;
 
     fn add(tunnels: &Arc<Tunnels>, epoch: u64) -> Result<(Attached, CancellationToken), NotAttached> {
+        add_asked(tunnels, Asked { epoch, sent: None })
+    }
+
+    fn add_asked(tunnels: &Arc<Tunnels>, asked: Asked) -> Result<(Attached, CancellationToken), NotAttached> {
         let ended = CancellationToken::new();
         let (sender, _receiver) = mpsc::channel(1);
         let pipe = Pipe::new(tokio_stream::pending(), sender, ended.clone());
-        let attached = tunnels.add(hive(), epoch, pipe, ended.clone())?;
+        let attached = tunnels.add(hive(), asked, pipe, ended.clone())?;
         Ok((attached, ended))
     }
 
@@ -194,11 +207,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn t2_a_tunnel_that_was_given_up_and_is_met_late_takes_no_place() {
+        let tunnels = Arc::new(Tunnels::new(Bound::new(1)));
+        let asked = |epoch, sent| Asked { epoch, sent: Some(sent) };
+        let (present, ended) = add_asked(&tunnels, asked(2, 7)).unwrap();
+        assert_eq!(add_asked(&tunnels, asked(2, 6)).err(), Some(NotAttached::Superseded));
+        assert!(!ended.is_cancelled() && tunnels.channel(&hive()).is_ok());
+        let (_next, _) = add_asked(&tunnels, asked(3, 1)).unwrap();
+        assert!(ended.is_cancelled(), "a session is newer than any tunnel of the one before");
+        drop(present);
+        assert!(tunnels.channel(&hive()).is_ok());
+    }
+
+    #[tokio::test]
     async fn there_are_no_more_hives_with_a_tunnel_than_there_may_be() {
         let (tunnels, other) = (Arc::new(Tunnels::new(Bound::new(1))), HiveId::parse("other").unwrap());
         let open = |hive: &HiveId, epoch| {
             let (sender, ended) = (mpsc::channel(1).0, CancellationToken::new());
-            tunnels.add(hive.clone(), epoch, Pipe::new(tokio_stream::pending(), sender, ended.clone()), ended)
+            let pipe = Pipe::new(tokio_stream::pending(), sender, ended.clone());
+            tunnels.add(hive.clone(), Asked { epoch, sent: None }, pipe, ended)
         };
         let first = open(&hive(), 1).unwrap();
         assert_eq!(open(&other, 1).err(), Some(NotAttached::Full(1)));

@@ -122,7 +122,7 @@ fn applied(between: impl Fn(&Fleet)) -> Vec<usize> {
     let fleet = Fleet::new(&Config::default(), "q1".into(), start);
     let gpus = vec![Gpu { uuid: "GPU-0".into(), ..Gpu::default() }];
     let hive = Hive { id: "box".into(), gpus, ..Hive::default() };
-    let request = RegisterRequest { hive: Some(hive), journal_id: String::new() };
+    let request = RegisterRequest { hive: Some(hive), ..RegisterRequest::default() };
     let session = fleet.register(start, request, "token").unwrap().session;
     fleet.attach(&session).unwrap();
     let id = HiveId::parse("box").unwrap();

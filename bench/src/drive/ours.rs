@@ -37,7 +37,7 @@ async fn connect(address: &str) -> Channel {
 
 pub async fn push(address: String, load: Load, mut pace: Pacing, counts: Arc<Counts>) {
     let channel = connect(&address).await;
-    let (opened, request) = (Instant::now(), RegisterRequest { hive: Some(load.hive()), journal_id: String::new() });
+    let (opened, request) = (Instant::now(), RegisterRequest { hive: Some(load.hive()), ..RegisterRequest::default() });
     let registered = HiveServiceClient::new(channel.clone()).register(request).await.expect("register");
     let session = registered.into_inner().session;
     let first = proto::PushTelemetryRequest {

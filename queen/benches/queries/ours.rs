@@ -33,7 +33,7 @@ impl Ours {
         for hive in beings.chunks(WORKERS) {
             let record = record(hive);
             let id = record.id.clone();
-            let request = RegisterRequest { hive: Some(record), journal_id: String::new() };
+            let request = RegisterRequest { hive: Some(record), ..RegisterRequest::default() };
             let session = fleet.register(now, request, "t").expect("a place for a hive").session;
             let rows = hive.iter().map(|being| row(&id, being)).collect();
             let frame = Some(Frame::Snapshot(Snapshot { rows, last: true }));

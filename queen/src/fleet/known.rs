@@ -83,6 +83,8 @@ pub struct KnownHive {
     name: Arc<str>,
     pub info: proto::Hive,
     pub session: String,
+    /// When its machine asked for the session, on that machine's own clock.
+    pub sent: Option<u64>,
     pub fence: CancellationToken,
     pub fenced: VecDeque<(u64, String)>,
     pub streams: u32,
@@ -135,6 +137,7 @@ impl KnownHive {
             id,
             info: proto::Hive::default(),
             session: String::new(),
+            sent: None,
             fence: CancellationToken::new(),
             fenced: VecDeque::new(),
             streams: 0,

@@ -50,7 +50,7 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Registers and attaches a stream.
     pub fn open(fleet: &'a Fleet, record: Hive, now: Instant) -> Result<Self, Refusal> {
-        let request = RegisterRequest { hive: Some(record), journal_id: String::new() };
+        let request = RegisterRequest { hive: Some(record), ..RegisterRequest::default() };
         let session = fleet.register(now, request, "t")?.session;
         fleet.attach(&session)?;
         Ok(Self { fleet, session, sequence: 0, opened: now })

@@ -46,23 +46,10 @@ impl Fleet {
             self.refused.hive();
             return Err(Refusal::TooMuch(format!("this queen accepts {} hives and has them", self.bounds.max_hives)));
         }
-        let pardon = self.pardon(now);
         let (mut hive, new) = match self.hives.entry(id.clone()) {
             Entry::Occupied(known) => {
                 let hive = known.into_ref();
-                let lost = hive.freshness_at(now, &self.bounds.limits, &pardon) == Freshness::Lost;
-                let elsewhere = hive.info.boot_id != info.boot_id || hive.info.slice != info.slice;
-                if hive.streams > 0 && !lost && elsewhere {
-                    // An answer travels in headers, which are short.
-                    let short = |text: &str| text.chars().take(SHOWN).collect();
-                    return Err(Refusal::Alive {
-                        id,
-                        boot: short(&hive.info.boot_id),
-                        slice: short(&hive.info.slice),
-                        other_boot: short(&info.boot_id),
-                        other_slice: short(&info.slice),
-                    });
-                }
+                self.gives_way(now, &hive, &info, request.sent_boottime_ns)?;
                 (hive, false)
             }
             Entry::Vacant(vacant) => (vacant.insert(KnownHive::new(id.clone(), now)), true),
@@ -70,9 +57,34 @@ impl Fleet {
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         let session = format!("{id}/{epoch}/{token}");
         hive.begin(now, session.clone(), epoch, info);
-        hive.settle(&Judging { now, limits: &self.bounds.limits, pardon: &pardon }, &self.index);
+        hive.sent = request.sent_boottime_ns;
+        hive.settle(&Judging { now, limits: &self.bounds.limits, pardon: &self.pardon(now) }, &self.index);
         hive.link(&self.feed, now, false);
         Ok(Opened { session, epoch, new })
+    }
+
+    /// Whether the present session of a hive gives way to another one: not to one from elsewhere while it is alive, and
+    /// not to one that its own machine asked for before it.
+    fn gives_way(&self, now: Instant, hive: &KnownHive, other: &proto::Hive, sent: Option<u64>) -> Result<(), Refusal> {
+        let limits = &self.bounds.limits;
+        if hive.info.boot_id == other.boot_id && hive.info.slice == other.slice {
+            let before = hive.sent.zip(sent).is_some_and(|(present, other)| other < present);
+            // Clocks can be set back with their machine; what is silent holds no name for that.
+            let heard = limits.freshness(now.saturating_duration_since(hive.arrived)) < Freshness::Lost;
+            return if before && heard { Err(Refusal::Superseded) } else { Ok(()) };
+        }
+        if hive.streams == 0 || hive.freshness_at(now, limits, &self.pardon(now)) == Freshness::Lost {
+            return Ok(());
+        }
+        // An answer travels in headers, which are short.
+        let short = |text: &str| text.chars().take(SHOWN).collect();
+        Err(Refusal::Alive {
+            id: hive.id.clone(),
+            boot: short(&hive.info.boot_id),
+            slice: short(&hive.info.slice),
+            other_boot: short(&other.boot_id),
+            other_slice: short(&other.slice),
+        })
     }
 
     /// A stream of this session has begun. The token is cancelled when a newer session takes over.

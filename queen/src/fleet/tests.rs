@@ -141,12 +141,31 @@ fn t2_a_newer_session_fences_the_older() {
 }
 
 #[test]
+fn t2_a_register_that_was_given_up_and_is_met_late_fences_nobody() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let register = |at, sent_boottime_ns| {
+        let request = RegisterRequest { hive: Some(hive("box")), sent_boottime_ns, ..RegisterRequest::default() };
+        fleet.register(at, request, "t").map(|opened| opened.session)
+    };
+    let present = register(now, Some(7)).unwrap();
+    let fence = fleet.attach(&present).unwrap();
+    assert_eq!(register(now, Some(6)), Err(Refusal::Superseded));
+    assert!(!fence.is_cancelled() && fleet.holder(&present).is_ok());
+    assert!(register(now, Some(7)).is_ok() && fence.is_cancelled(), "not before it is not late");
+    assert!(register(now, None).is_ok(), "who does not say comes when it comes");
+    assert!(register(now, Some(6)).is_ok(), "and nothing is known to be before that");
+    assert_eq!(register(now + SECOND * 10, Some(5)), Err(Refusal::Superseded));
+    assert!(register(now + SECOND * 11, Some(5)).is_ok(), "clocks go back, and a silent session bars nobody");
+}
+
+#[test]
 fn a_name_that_is_alive_elsewhere_is_refused_until_it_is_lost() {
     let now = Instant::now();
     let fleet = fleet(now);
     one_hive(&fleet, now, vec![]);
     let twin = || proto::Hive { boot_id: "boot-2".into(), ..hive("box") };
-    let request = || RegisterRequest { hive: Some(twin()), journal_id: String::new() };
+    let request = || RegisterRequest { hive: Some(twin()), ..RegisterRequest::default() };
     let refusal = fleet.register(now + SECOND, request(), "t").unwrap_err();
     let sentence = refusal.to_string();
     assert!(sentence.contains("boot-1") && sentence.contains("boot-2"), "{sentence}");
@@ -287,7 +306,7 @@ fn s4_what_waited_for_the_queen_loses_nobody_before_she_has_noticed_her_pause() 
     assert_eq!(freshness(&fleet, back, 1), Freshness::Live);
     fleet.detach(back, &session, false);
     assert_eq!(freshness(&fleet, back, 1), Freshness::Stale, "as whoever lost his stream");
-    let request = RegisterRequest { hive: Some(hive("box")), journal_id: String::new() };
+    let request = RegisterRequest { hive: Some(hive("box")), ..RegisterRequest::default() };
     fleet.register(back, request, "t").unwrap();
     assert_eq!(freshness(&fleet, back, 1), Freshness::Stale);
     assert_eq!(fleet.look(back), Some(SECOND * 120));

@@ -3,7 +3,7 @@
 use super::{Shared, owner};
 use crate::fleet::Refusal;
 use crate::rpc::invalid;
-use crate::tunnel::{Attached, NotAttached};
+use crate::tunnel::{Asked, Attached, NotAttached};
 use bytes::Bytes;
 use common::HiveId;
 use common::tunnel::{MESSAGES_WAITING, Pipe};
@@ -59,7 +59,8 @@ pub async fn attach(shared: &Shared, request: Request<Streaming<AttachRequest>>)
     let ended = CancellationToken::new();
     let incoming = incoming.map(|message| message.map(|message| message.data).map_err(io::Error::other));
     let pipe = Pipe::new(incoming, sender, ended.clone());
-    let attached = shared.tunnels.add(holder.hive.clone(), holder.epoch, pipe, ended.clone()).map_err(refused)?;
+    let asked = Asked { epoch: holder.epoch, sent: first.sent_boottime_ns };
+    let attached = shared.tunnels.add(holder.hive.clone(), asked, pipe, ended.clone()).map_err(refused)?;
     info!(hive = %holder.hive, epoch = holder.epoch, "hive attached");
     Ok(Outgoing {
         hive: holder.hive,
@@ -90,7 +91,7 @@ impl Stream for Outgoing {
             return self.end(Refusal::Superseded.into());
         }
         if self.replaced.as_mut().poll(cx).is_ready() {
-            return self.end(Status::aborted("superseded: this hive has a newer tunnel"));
+            return self.end(refused(NotAttached::Superseded));
         }
         if self.stopping.as_mut().poll(cx).is_ready() {
             return self.end(stopping());
@@ -122,6 +123,6 @@ fn stopping() -> Status {
 fn refused(error: NotAttached) -> Status {
     match error {
         NotAttached::Full(_) => invalid::exhausted(error.to_string(), RETRY),
-        NotAttached::Superseded => Refusal::Superseded.into(),
+        NotAttached::Superseded => Status::aborted(error.to_string()),
     }
 }

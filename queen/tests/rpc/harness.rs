@@ -94,7 +94,7 @@ impl Session {
     pub async fn open(queen: &Running, record: Hive) -> Result<Self, Status> {
         let mut client = HiveServiceClient::new(queen.channel().await).max_encoding_message_size(64 << 20);
         let opened = Instant::now();
-        let request = RegisterRequest { hive: Some(record), journal_id: String::new() };
+        let request = RegisterRequest { hive: Some(record), ..RegisterRequest::default() };
         let session = client.register(request).await?.into_inner().session;
         let (frames, receiver) = mpsc::channel(1);
         let push = tokio::spawn(async move {

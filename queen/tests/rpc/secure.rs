@@ -250,7 +250,7 @@ async fn each_role_reaches_so_far() {
     assert!(!matches!(code, Code::PermissionDenied | Code::Unauthenticated), "{code:?}");
     for no_hive in ["viewer", "operator.ann"] {
         let mut client = HiveServiceClient::new(dial(&queen, &access(&papers, Some(no_hive))).await.unwrap());
-        let request = RegisterRequest { hive: Some(hive("box")), journal_id: String::new() };
+        let request = RegisterRequest { hive: Some(hive("box")), ..RegisterRequest::default() };
         let (code, words) = refusal(client.register(request).await);
         assert!(code == Code::PermissionDenied && words.ends_with("needs the role hive"), "{words}");
     }
@@ -302,7 +302,7 @@ async fn b5_a_hives_token_writes_only_its_own_hive() {
     }
     let queen = start(&papers).await;
     let client = async |token: &str| HiveServiceClient::new(dial(&queen, &access(&papers, Some(token))).await.unwrap());
-    let request = |id: &str| RegisterRequest { hive: Some(hive(id)), journal_id: String::new() };
+    let request = |id: &str| RegisterRequest { hive: Some(hive(id)), ..RegisterRequest::default() };
     let (code, words) = refusal(client("hive.a").await.register(request("b")).await);
     assert!(code == Code::PermissionDenied && words.contains("hive a's"), "{words}");
     let session = client("hive.b").await.register(request("b")).await.unwrap().into_inner().session;

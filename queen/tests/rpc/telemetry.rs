@@ -1,8 +1,9 @@
 //! Register and PushTelemetry.
 
 use crate::harness::{Running, Session, Watching, eventually, hive, row};
+use proto::hive_service_client::HiveServiceClient;
 use proto::push_telemetry_request::Frame;
-use proto::{Batch, Hive, WatchRequest, WorkerRow};
+use proto::{Batch, Hive, PushTelemetryRequest, RegisterRequest, WatchRequest, WorkerRow};
 use std::time::Duration;
 use tonic::Code;
 
@@ -35,6 +36,24 @@ async fn t2_a_newer_session_ends_the_older_stream_with_aborted() {
     let status = old.ended().await.unwrap_err();
     assert_eq!(status.code(), Code::Aborted);
     assert!(status.message().contains("superseded"), "{status}");
+}
+
+#[tokio::test]
+async fn t2_a_register_that_comes_after_a_later_one_is_refused_and_ends_nothing() {
+    let queen = Running::start(|_| {}).await;
+    let mut client = HiveServiceClient::new(queen.channel().await);
+    let mut register = async |sent| {
+        let request =
+            RegisterRequest { hive: Some(hive("box")), sent_boottime_ns: Some(sent), ..RegisterRequest::default() };
+        client.register(request).await
+    };
+    let present = register(2).await.unwrap().into_inner();
+    let status = register(1).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted);
+    assert!(status.message().contains("superseded"), "{status}");
+    let frame = PushTelemetryRequest { session: present.session, sequence: 1, ..Default::default() };
+    let books = client.push_telemetry(tokio_stream::once(frame)).await.unwrap().into_inner();
+    assert_eq!(books.frames_accepted, 1);
 }
 
 #[tokio::test]

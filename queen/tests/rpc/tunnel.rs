@@ -183,8 +183,8 @@ struct Attached {
 async fn open(queen: &Running, session: &str) -> Result<(Streaming<AttachResponse>, mpsc::Sender<Bytes>), Status> {
     let mut client = HiveServiceClient::new(queen.channel().await);
     let (sender, waiting) = mpsc::channel::<Bytes>(MESSAGES_WAITING);
-    let first = tokio_stream::once(AttachRequest { session: session.to_owned(), data: Bytes::new() });
-    let data = ReceiverStream::new(waiting).map(|data| AttachRequest { session: String::new(), data });
+    let first = tokio_stream::once(AttachRequest { session: session.to_owned(), ..AttachRequest::default() });
+    let data = ReceiverStream::new(waiting).map(|data| AttachRequest { data, ..AttachRequest::default() });
     let mut incoming = client.attach(first.chain(data)).await?.into_inner();
     assert_eq!(incoming.message().await?, Some(AttachResponse::default()), "the first message says that it is open");
     Ok((incoming, sender))
@@ -338,7 +338,8 @@ async fn only_a_session_opens_a_tunnel() {
         assert_eq!(open(&queen, name).await.err().unwrap().code(), code, "{name:?}");
     }
     let mut client = HiveServiceClient::new(queen.channel().await);
-    let early = AttachRequest { session: session.session.clone(), data: Bytes::from_static(b"x") };
+    let early =
+        AttachRequest { session: session.session.clone(), data: Bytes::from_static(b"x"), ..Default::default() };
     let status = client.attach(tokio_stream::once(early)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     // What is no HTTP/2 ends the calls in it, not the queen.

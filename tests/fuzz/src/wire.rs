@@ -49,11 +49,11 @@ fn whole_states(rows: &[(u32, Quanta)]) {
     assert_eq!(unpack_states(&mut columns).as_deref(), Ok(rows));
     let mut room = Room::default();
     room.read(&message).expect("and read where it lies");
-    for (row, (slot, quanta)) in rows.iter().enumerate() {
-        let mut read = Quanta::default();
-        room.step(row, &mut read);
-        assert_eq!((room.slots()[row], read), (*slot, *quanta));
-    }
+    let places: Vec<Option<u32>> = (0..rows.len() as u32).map(Some).collect();
+    let mut read = vec![Quanta::default(); rows.len()];
+    assert_eq!(room.step(&places, &mut read, |quanta| quanta), 0);
+    let read: Vec<(u32, Quanta)> = room.slots().iter().copied().zip(read).collect();
+    assert_eq!(read, rows);
 }
 
 /// Cells of GPUs against a hive with two.

@@ -2,7 +2,7 @@
 
 use super::Served;
 use super::calls::Calls;
-use crate::rpc::uplink::{CALL_DEADLINE, SessionError, connect};
+use crate::rpc::uplink::{CALL_DEADLINE, SessionError, boottime_ns, connect};
 use bytes::Bytes;
 use common::link::Access;
 use common::tunnel::{MESSAGES_WAITING, Pipe, STREAM_WINDOW, STREAMS};
@@ -84,10 +84,11 @@ async fn attach(
 ) -> Result<(Pipe, Why), SessionError> {
     let mut client = HiveServiceClient::new(connect(url, access).await?);
     let (sender, waiting) = mpsc::channel::<Bytes>(MESSAGES_WAITING);
-    let first = tokio_stream::once(AttachRequest { session: session.to_owned(), data: Bytes::new() });
-    let data = ReceiverStream::new(waiting).map(|data| AttachRequest { session: String::new(), data });
+    let first = AttachRequest { session: session.to_owned(), data: Bytes::new(), sent_boottime_ns: boottime_ns() };
+    let data = ReceiverStream::new(waiting).map(|data| AttachRequest { data, ..AttachRequest::default() });
     let refused = |status| SessionError::refused(url, ATTACH, status);
-    let mut incoming = client.attach(Request::new(first.chain(data))).await.map_err(refused)?.into_inner();
+    let mut incoming =
+        client.attach(Request::new(tokio_stream::once(first).chain(data))).await.map_err(refused)?.into_inner();
     // The first message says that the tunnel is open.
     incoming.message().await.map_err(refused)?.ok_or(SessionError::Ended)?;
     let why = Why::default();

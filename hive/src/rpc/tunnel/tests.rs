@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Taker {
     attached: mpsc::UnboundedSender<(String, Channel)>,
     refusals: std::sync::Mutex<Vec<Status>>,
+    /// When the newest tunnel was asked for, as the hive says.
+    sent: std::sync::atomic::AtomicU64,
 }
 
 #[tonic::async_trait]
@@ -49,7 +51,9 @@ impl HiveService for Taker {
             return Err(status);
         }
         let mut incoming = request.into_inner();
-        let session = incoming.message().await?.unwrap().session;
+        let AttachRequest { session, sent_boottime_ns, .. } = incoming.message().await?.unwrap();
+        let sent = sent_boottime_ns.expect("a time");
+        assert!(self.sent.swap(sent, std::sync::atomic::Ordering::Relaxed) < sent, "which of them is the later one?");
         let (sender, waiting) = mpsc::channel::<Bytes>(4);
         let incoming = incoming.map(|message| message.map(|message| message.data).map_err(io::Error::other));
         let mut pipe = Some(Pipe::new(incoming, sender, CancellationToken::new()));
@@ -76,7 +80,7 @@ impl Place {
         let (sender, attached) = mpsc::unbounded_channel();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let taker = Taker { attached: sender, refusals: std::sync::Mutex::new(refusals) };
+        let taker = Taker { attached: sender, refusals: std::sync::Mutex::new(refusals), sent: 0.into() };
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = tonic::transport::Server::builder().add_service(HiveServiceServer::new(taker));
         tokio::spawn(server.serve_with_incoming(incoming));

@@ -10,6 +10,7 @@ mod tests;
 pub use books::{Account, Books};
 pub use frames::Sources;
 
+use crate::worker::procfs::since_boot;
 use books::OpenAccount;
 use common::link::{Access, Channel, LinkError};
 use common::{Backoff, from_duration};
@@ -175,6 +176,7 @@ impl Uplink {
         let mut request = tonic::Request::new(proto::RegisterRequest {
             hive: Some(hive.clone()),
             journal_id: self.journal_id.clone(),
+            sent_boottime_ns: boottime_ns(),
         });
         request.set_timeout(CALL_DEADLINE);
         let Some(answer) = until(stopping, client.register(request)).await else { return Ok(()) };
@@ -257,6 +259,11 @@ async fn until<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -
 async fn farewell(stopping: &CancellationToken) {
     stopping.cancelled().await;
     tokio::time::sleep(FAREWELL).await;
+}
+
+/// What tells the queen which of two calls of this machine is the later one.
+pub(super) fn boottime_ns() -> Option<u64> {
+    since_boot().and_then(|span| u64::try_from(span.as_nanos()).ok())
 }
 
 /// Uniform in 0..1, from the seed that the standard library draws for its hash maps.

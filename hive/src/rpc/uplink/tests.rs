@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Recorder {
     frames: mpsc::UnboundedSender<PushTelemetryRequest>,
     refusals: Mutex<Vec<Status>>,
+    /// When each Register was sent, as it says.
+    sent: mpsc::UnboundedSender<Option<u64>>,
 }
 
 #[tonic::async_trait]
@@ -31,7 +33,8 @@ impl HiveService for Recorder {
         Err(Status::unimplemented("no tunnels here"))
     }
 
-    async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        let _the_test_does_not_ask = self.sent.send(request.get_ref().sent_boottime_ns);
         if let Some(status) = self.refusals.lock().await.pop() {
             return Err(status);
         }
@@ -53,6 +56,7 @@ impl HiveService for Recorder {
 struct Scene {
     url: String,
     frames: mpsc::UnboundedReceiver<PushTelemetryRequest>,
+    sent: mpsc::UnboundedReceiver<Option<u64>>,
     rounds: watch::Sender<Arc<Round>>,
     roster: watch::Sender<Arc<Roster>>,
     hive: watch::Sender<Arc<proto::Hive>>,
@@ -61,14 +65,16 @@ struct Scene {
 
 async fn scene(refusals: Vec<Status>) -> Scene {
     let (sender, frames) = mpsc::unbounded_channel();
+    let (sending, sent) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let service = HiveServiceServer::new(Recorder { frames: sender, refusals: Mutex::new(refusals) });
+    let service = HiveServiceServer::new(Recorder { frames: sender, refusals: Mutex::new(refusals), sent: sending });
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
     Scene {
         url,
         frames,
+        sent,
         rounds: watch::Sender::new(Arc::new(Round::empty(Instant::now(), SystemTime::now()))),
         roster: watch::Sender::new(Arc::new(Roster::default())),
         hive: watch::Sender::new(Arc::new(proto::Hive { id: "box".into(), ..proto::Hive::default() })),
@@ -198,6 +204,9 @@ async fn a_queen_that_refuses_is_asked_again() {
     assert!(refused.error.unwrap().contains("500"));
     scene.frame().await;
     assert!(state.borrow_and_update().connected);
+    // A queen that meets both late can tell which was the later one.
+    let sent = [scene.sent.recv().await.unwrap(), scene.sent.recv().await.unwrap()];
+    assert!(sent[0].is_some() && sent[0] < sent[1], "{sent:?}");
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ impl Queen {
 
     fn hear_record(&self, record: proto::Hive, hive: &FakeHive) {
         let now = Instant::now();
-        let request = RegisterRequest { hive: Some(record), journal_id: String::new() };
+        let request = RegisterRequest { hive: Some(record), ..RegisterRequest::default() };
         let session = self.fleet.register(now, request, "t").unwrap().session;
         let frame = Some(Frame::Snapshot(Snapshot { rows: hive.rows(), last: true }));
         let sampled_at = Some(common::timestamp(std::time::SystemTime::now()));

@@ -30,6 +30,15 @@ export declare type RegisterRequest = Message<"rbee.v1.RegisterRequest"> & {
    * @generated from field: string journal_id = 2;
    */
   journalId: string;
+
+  /**
+   * CLOCK_BOOTTIME of the hive's machine when it sent this, in nanoseconds. A queen that was away meets the calls that
+   * were given up in the meantime in any order; the session of the latest one is the one that stays. Absent: they
+   * count in the order in which she meets them.
+   *
+   * @generated from field: optional uint64 sent_boottime_ns = 3;
+   */
+  sentBoottimeNs?: bigint | undefined;
 };
 
 /**
@@ -174,6 +183,13 @@ export declare type AttachRequest = Message<"rbee.v1.AttachRequest"> & {
    * @generated from field: bytes data = 2;
    */
   data: Uint8Array;
+
+  /**
+   * As in Register; in the first message only.
+   *
+   * @generated from field: optional uint64 sent_boottime_ns = 3;
+   */
+  sentBoottimeNs?: bigint | undefined;
 };
 
 /**
@@ -648,7 +664,7 @@ export declare const GpuCellSchema: GenMessage<GpuCell>;
 export declare const HiveService: GenService<{
   /**
    * Opens a session. A newer session of the same hive fences the older one at once. ALREADY_EXISTS when a hive
-   * of this id is alive from another boot or slice.
+   * of this id is alive from another boot or slice, ABORTED when it sent a later Register that was met before.
    *
    * @generated from rpc rbee.v1.HiveService.Register
    */
