@@ -1,6 +1,7 @@
 //! What loads the peers: hives that push and watchers that read, in the way of each peer.
 
 mod bare;
+mod call;
 mod http;
 mod nats;
 pub mod ours;

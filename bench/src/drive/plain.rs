@@ -1,43 +1,45 @@
-//! Plain generated clients.
+//! The plain peer's calls.
 
+use super::call::{Call, WIDE};
 use super::{Counts, Pacing};
 use crate::fleet::{Load, now_ns};
-use crate::plain::WatchRequest;
-use crate::plain::telemetry_client::TelemetryClient;
+use common::wire::{Value, fields};
+use prost::Message;
 use std::sync::Arc;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
 
-async fn connect(address: &str) -> TelemetryClient<tonic::transport::Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address").tcp_nodelay(true);
-    TelemetryClient::new(endpoint.connect().await.expect("connect"))
-}
+const PUSH: &str = "/plain.Telemetry/Push";
+const WATCH: &str = "/plain.Telemetry/Watch";
+/// `Batch.sent_ns`, `Batch.workers`.
+const SENT_NS: u32 = 2;
+const WORKERS: u32 = 3;
 
 pub async fn push(address: String, load: Load, mut pace: Pacing, counts: Arc<Counts>) {
-    let batches = [load.plain(0), load.plain(1)];
-    let mut client = connect(&address).await;
-    let (sender, receiver) = mpsc::channel(1);
-    let pushing = tokio::spawn(async move { client.push(ReceiverStream::new(receiver)).await });
+    let mut batches = [load.plain(0), load.plain(1)];
+    let mut call = Call::open(&address, PUSH, WIDE).await;
     for at in (0..2).cycle() {
-        pace.due().await;
-        let mut batch = batches[at].clone();
-        batch.sent_ns = now_ns();
-        if sender.send(batch).await.is_err() {
-            break;
-        }
+        call.until(pace.due()).await;
+        batches[at].sent_ns = now_ns();
+        call.send(&batches[at].encode_to_vec()).await;
         counts.push();
     }
-    let ended = pushing.await;
-    panic!("the push ended: {ended:?}");
 }
 
 pub async fn watch(address: String, counts: Arc<Counts>) {
-    let mut batches = connect(&address).await.watch(WatchRequest {}).await.expect("watch").into_inner();
-    while let Ok(Some(batch)) = batches.message().await {
-        counts.deliver(batch.workers.len() as u64, 0);
+    let mut call = Call::open(&address, WATCH, WIDE).await;
+    call.send(&[]).await;
+    call.finish().await;
+    while let Some(batch) = call.message().await {
+        let (mut workers, mut sent_ns) = (0, 0);
+        for field in fields(&batch) {
+            match field {
+                Ok((WORKERS, _)) => workers += 1,
+                Ok((SENT_NS, Value::Number(sent))) => sent_ns = sent,
+                _ => {}
+            }
+        }
+        counts.deliver(workers, batch.len());
         if counts.times() {
-            counts.time(batch.sent_ns);
+            counts.time(sent_ns);
         }
     }
 }

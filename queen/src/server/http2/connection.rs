@@ -184,7 +184,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Gone::Broken(reason.0)
     }
 
-    /// Reads and works, but no more than fits into what is to be written.
+    /// Reads what has come, but no more than fits into what is to be written, and then works: what was asked by a peer that has
+    /// left since, while the queen stood still perhaps, is not begun. Nobody waits for that worker to be stopped any more.
     fn advance(&mut self, turn: &mut Turn<'_>) -> Result<bool, Gone>
     where
         S: Send,
@@ -195,12 +196,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let open = self.streams.len();
                 return if open == 0 { Ok(false) } else { Err(Gone::Left(open)) };
             }
-            self.streams.run(&mut self.out);
-            self.streams.credit(&mut self.out);
             if !self.readable || self.out.is_full() {
                 break;
             }
         }
+        self.streams.run(&mut self.out);
+        self.streams.credit(&mut self.out);
         self.heart.look(turn.now, &mut self.out)?;
         if self.until.is_some_and(|until| until <= turn.now) {
             Carried::leave(self);

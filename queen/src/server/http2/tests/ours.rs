@@ -32,6 +32,16 @@ async fn a_peer_without_calls_leaves_in_order() {
 }
 
 #[tokio::test]
+async fn what_was_asked_by_a_peer_that_has_left_since_is_not_begun() {
+    let mut peer = Peer::new().await;
+    // Both before the queen looks.
+    peer.ask(1, "GET", "/fields", true).await;
+    drop(peer.io);
+    let ended = timeout(PATIENCE, peer.ended).await.unwrap().unwrap();
+    assert_eq!(ended.unwrap_err(), "the peer left, and 1 calls with it");
+}
+
+#[tokio::test]
 async fn padding_and_priorities_are_taken_away() {
     let mut peer = Peer::new().await;
     let fields = block(&[(":method", "POST"), (":scheme", "http"), (":path", "/echo")]);
