@@ -274,7 +274,9 @@ mod tests {
         let mut quanta = Quanta::default();
         for field in 0..FIELDS {
             let bits = (seed ^ field as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            quanta.set(field, (bits & 3 != 0).then_some((bits as i64 >> 4) % 60_000 + 1));
+            // Some are absent, some nothing.
+            let value = if bits & 12 == 0 { 0 } else { (bits as i64 >> 4) % 60_000 + 1 };
+            quanta.set(field, (bits & 3 != 0).then_some(value));
         }
         quanta
     }

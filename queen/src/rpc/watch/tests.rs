@@ -106,6 +106,15 @@ async fn a_watcher_whose_client_leaves_gives_its_place_back() {
 }
 
 #[tokio::test]
+async fn q7_who_begins_to_watch_after_the_queen_was_stopped_is_told_so() {
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
+    shared.stopping.cancel();
+    // Nobody rings any more.
+    let mut messages = open(&shared, request("")).unwrap();
+    assert_eq!(soon(&mut messages).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn w3_a_resume_goes_on_or_says_why_not() {
     let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
     one_hive(&shared.fleet, Instant::now(), vec![cpu(1.0)]);

@@ -3,7 +3,7 @@
 use super::super::frame::{Head, LARGEST, flag, kind};
 use super::peer::{Heard, LARGE, PATIENCE, Peer, block};
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Duration, Instant, timeout};
 
 #[tokio::test]
 async fn calls_on_one_connection_are_answered_side_by_side() {
@@ -39,6 +39,19 @@ async fn what_was_asked_by_a_peer_that_has_left_since_is_not_begun() {
     drop(peer.io);
     let ended = timeout(PATIENCE, peer.ended).await.unwrap().unwrap();
     assert_eq!(ended.unwrap_err(), "the peer left, and 1 calls with it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_more_than_is_read_in_a_turn_is_heard_at_once_too() {
+    const UNKNOWN: u8 = 0x42;
+    let mut peer = Peer::new().await;
+    let began = Instant::now();
+    // All of it before the queen looks; nobody wakes her again.
+    for _ in 0..40 {
+        peer.say(UNKNOWN, 0, 0, &[0; LARGEST]).await;
+    }
+    peer.is_well(1).await;
+    assert_eq!(began.elapsed(), Duration::ZERO, "not when she looked at the clock");
 }
 
 #[tokio::test]
