@@ -154,8 +154,13 @@ impl Drop for Attached {
     fn drop(&mut self) {
         self.ended.cancel();
         self.tunnels.open.remove_if_mut(&self.hive, |_, ways| {
-            ways.leaving.take_if(|way| way.number == self.number);
-            ways.newest.number == self.number
+            if ways.newest.number != self.number {
+                ways.leaving.take_if(|way| way.number == self.number);
+                return false;
+            }
+            // A hive that gave this one up before it was open never left the one before.
+            let before = ways.leaving.take().map(|before| ways.newest = before);
+            before.is_none()
         });
     }
 }
@@ -245,9 +250,10 @@ mod tests {
         assert!(!first_ended.is_cancelled());
         let (third, _) = add(&tunnels, 1).unwrap();
         assert!(first_ended.is_cancelled() && !second_ended.is_cancelled());
-        drop((first, second));
-        assert_eq!(tunnels.open.len(), 1);
+        drop(first);
         drop(third);
+        assert!(tunnels.channel(&hive()).is_ok() && !second_ended.is_cancelled(), "the one before is still open");
+        drop(second);
         assert_eq!(tunnels.channel(&hive()).err(), Some(NoTunnel::Absent(hive())));
         assert_eq!(tunnels.open.len(), 0);
     }

@@ -70,6 +70,7 @@ impl Call {
 
     /// Sends a message; waits where the server has no room for it.
     pub async fn send(&mut self, message: &[u8]) {
+        assert!(!self.ended, "the call is over");
         let mut whole = Vec::with_capacity(PREFIX + message.len());
         whole.put_u8(0);
         whole.put_u32(message.len() as u32);

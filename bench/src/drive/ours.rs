@@ -67,6 +67,7 @@ pub async fn watch(address: String, counts: Arc<Counts>, class: Duration, timed:
         }
         counts.deliver(workers, message.len());
     }
+    panic!("the watch ended");
 }
 
 async fn open(address: &str, class: Duration, window: u32) -> Call {

@@ -42,4 +42,5 @@ pub async fn watch(address: String, counts: Arc<Counts>) {
             counts.time(sent_ns);
         }
     }
+    panic!("the watch ended");
 }

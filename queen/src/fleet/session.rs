@@ -69,8 +69,9 @@ impl Fleet {
         let limits = &self.bounds.limits;
         if hive.info.boot_id == other.boot_id && hive.info.slice == other.slice {
             let before = hive.sent.zip(sent).is_some_and(|(present, other)| other < present);
-            // Clocks can be set back with their machine; what is silent holds no name for that.
-            let heard = limits.freshness(now.saturating_duration_since(hive.arrived)) < Freshness::Lost;
+            // Clocks can be set back with their machine; what is silent, or has said goodbye, holds no name for that.
+            let silence = self.pardon(now).silence(hive.arrived, now);
+            let heard = !hive.goodbye && limits.freshness(silence) < Freshness::Lost;
             return if before && heard { Err(Refusal::Superseded) } else { Ok(()) };
         }
         if hive.streams == 0 || hive.freshness_at(now, limits, &self.pardon(now)) == Freshness::Lost {

@@ -156,7 +156,10 @@ fn t2_a_register_that_was_given_up_and_is_met_late_fences_nobody() {
     assert!(register(now, None).is_ok(), "who does not say comes when it comes");
     assert!(register(now, Some(6)).is_ok(), "and nothing is known to be before that");
     assert_eq!(register(now + SECOND * 10, Some(5)), Err(Refusal::Superseded));
-    assert!(register(now + SECOND * 11, Some(5)).is_ok(), "clocks go back, and a silent session bars nobody");
+    let silent = register(now + SECOND * 11, Some(5)).expect("clocks go back, and a silent session bars nobody");
+    fleet.attach(&silent).unwrap();
+    fleet.detach(now + SECOND * 11, &silent, true);
+    assert!(register(now + SECOND * 11, Some(4)).is_ok(), "nor one that has said goodbye");
 }
 
 #[test]

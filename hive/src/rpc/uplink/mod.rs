@@ -95,9 +95,12 @@ impl SessionError {
         if let Self::Refused { status, .. } = self { Some(status.code()) } else { None }
     }
 
+    /// A Register that is refused as superseded is one of a machine whose clock was set back; no twin has it wait.
     fn window(&self) -> Option<(Duration, Duration)> {
         match self {
-            Self::Refused { status, .. } if status.code() == Code::Aborted => Some(SUPERSEDED_WINDOW),
+            Self::Refused { step, status } if *step != REGISTER && status.code() == Code::Aborted => {
+                Some(SUPERSEDED_WINDOW)
+            }
             _ => None,
         }
     }

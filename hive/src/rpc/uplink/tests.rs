@@ -198,7 +198,8 @@ async fn what_is_granted_is_told_at_once_and_what_else_moves_with_the_next_round
 
 #[tokio::test]
 async fn a_queen_that_refuses_is_asked_again() {
-    let mut scene = scene(vec![Status::internal("500")]).await;
+    // The last one first. ABORTED is no reason to stay away, but where a session is fenced.
+    let mut scene = scene(vec![Status::aborted("superseded"), Status::internal("500")]).await;
     let (_task, mut state) = scene.uplink();
     let refused = tokio::time::timeout(PATIENCE, state.wait_for(|s| s.error.is_some())).await.unwrap().unwrap().clone();
     assert!(refused.error.unwrap().contains("500"));

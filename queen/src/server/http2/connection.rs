@@ -184,24 +184,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Gone::Broken(reason.0)
     }
 
-    /// Reads what has come, but no more than fits into what is to be written, and then works: what was asked by a peer that has
-    /// left since, while the queen stood still perhaps, is not begun. Nobody waits for that worker to be stopped any more.
+    /// Reads and works, but no more than fits into what is to be written. What is asked for in the first thing that is read
+    /// begins after the next look: a peer may have asked while the queen stood still, and have left since, and nobody waits any
+    /// more for that worker to be stopped.
     fn advance(&mut self, turn: &mut Turn<'_>) -> Result<bool, Gone>
     where
         S: Send,
     {
         self.readable |= turn.readable;
-        for _ in 0..TURNS {
+        for read in 0..TURNS {
             if self.readable && !self.take_in(turn)? {
                 let open = self.streams.len();
                 return if open == 0 { Ok(false) } else { Err(Gone::Left(open)) };
             }
+            self.streams.run(&mut self.out, !self.readable || read > 0);
+            self.streams.credit(&mut self.out);
             if !self.readable || self.out.is_full() {
                 break;
             }
         }
-        self.streams.run(&mut self.out);
-        self.streams.credit(&mut self.out);
         self.heart.look(turn.now, &mut self.out)?;
         if self.until.is_some_and(|until| until <= turn.now) {
             Carried::leave(self);

@@ -18,6 +18,8 @@ pub struct Stream {
     /// Wakes its call: made once.
     waker: Waker,
     call: Call,
+    /// Its call has run before.
+    begun: bool,
     /// What may be sent on it, in bytes.
     window: i64,
     /// What its peer may send, in bytes.
@@ -77,8 +79,8 @@ impl Streams {
     /// One more.
     pub fn add(&mut self, id: u32, line: Arc<Line>, call: Call, announced: Option<u64>) {
         let (waker, window) = (Waker::from(Arc::clone(&line)), self.initial);
-        let (credit, read, unread, ended) = (STREAM_WINDOW, 0, 0, false);
-        self.open.push(Stream { id, line, waker, call, window, credit, read, unread, announced, ended });
+        let (credit, read, unread, ended, begun) = (STREAM_WINDOW, 0, 0, false, false);
+        self.open.push(Stream { id, line, waker, call, begun, window, credit, read, unread, announced, ended });
     }
 
     fn find(&mut self, id: u32) -> Option<&mut Stream> {
@@ -187,15 +189,16 @@ impl Streams {
         if fits { Ok(()) } else { Err(Reason::FLOW_CONTROL_ERROR) }
     }
 
-    /// Has every call go on that was woken, as far as it can. Whoever took the last room comes last the next
-    /// time.
-    pub fn run(&mut self, out: &mut Outbox) {
+    /// Has every call go on that was woken, as far as it can; those that have not begun only when `new` ones may. Whoever took
+    /// the last room comes last the next time.
+    pub fn run(&mut self, out: &mut Outbox, new: bool) {
         let mut at = self.open.partition_point(|stream| stream.id <= self.turn);
         for _ in 0..self.open.len() {
             if at >= self.open.len() {
                 at = 0;
             }
-            if self.run_one(at, out) {
+            let waits = !new && !self.open[at].begun;
+            if waits || self.run_one(at, out) {
                 at += 1;
             }
         }
@@ -208,6 +211,7 @@ impl Streams {
             return true;
         }
         stream.line.runs();
+        stream.begun = true;
         let room = |window: i64, out: &Outbox| window > 0 && !out.is_full();
         let had_room = room(self.window, out);
         let windows = Windows { stream: &mut stream.window, connection: &mut self.window };

@@ -41,6 +41,16 @@ async fn what_was_asked_by_a_peer_that_has_left_since_is_not_begun() {
     assert_eq!(ended.unwrap_err(), "the peer left, and 1 calls with it");
 }
 
+#[tokio::test]
+async fn what_a_call_that_has_begun_was_sent_last_reaches_it_although_its_peer_has_left() {
+    let mut peer = Peer::new().await;
+    peer.ask(1, "POST", "/counted", false).await;
+    peer.is_well(3).await;
+    peer.say(kind::DATA, flag::END_STREAM, 1, b"farewell").await;
+    drop(peer.io);
+    assert_eq!(timeout(PATIENCE, peer.ended).await.unwrap().unwrap(), Ok(()), "no call was cut");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_comes_after_more_than_is_read_in_a_turn_is_heard_at_once_too() {
     const UNKNOWN: u8 = 0x42;

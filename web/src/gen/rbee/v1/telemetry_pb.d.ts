@@ -664,7 +664,8 @@ export declare const GpuCellSchema: GenMessage<GpuCell>;
 export declare const HiveService: GenService<{
   /**
    * Opens a session. A newer session of the same hive fences the older one at once. ALREADY_EXISTS when a hive
-   * of this id is alive from another boot or slice, ABORTED when it sent a later Register that was met before.
+   * of this id is alive from another boot or slice, ABORTED when the present session is heard from and its machine
+   * asked for it later.
    *
    * @generated from rpc rbee.v1.HiveService.Register
    */
@@ -687,7 +688,7 @@ export declare const HiveService: GenService<{
   },
   /**
    * A byte tunnel on a connection of its own, in which the hive serves its WorkerService and GrantService to the queen:
-   * the hive listens nowhere. Ends with ABORTED when a newer session took over.
+   * the hive listens nowhere. Ends with ABORTED when a newer session took over, or the hive asked for another tunnel later.
    *
    * @generated from rpc rbee.v1.HiveService.Attach
    */
