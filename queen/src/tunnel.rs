@@ -159,8 +159,13 @@ impl Drop for Attached {
                 return false;
             }
             // A hive that gave this one up before it was open never left the one before.
-            let before = ways.leaving.take().map(|before| ways.newest = before);
-            before.is_none()
+            match ways.leaving.take() {
+                Some(before) => {
+                    ways.newest = before;
+                    false
+                }
+                None => true,
+            }
         });
     }
 }
