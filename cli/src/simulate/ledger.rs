@@ -3,7 +3,6 @@
 //! Pure, and outside both ends.
 
 use hive::rpc::uplink::Account;
-use std::collections::HashMap;
 
 /// So many sentences about what is wrong are kept.
 const FAULTS: usize = 20;
@@ -32,9 +31,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Closes the account of a session. `heard` is the number of the last frame of each hive that somebody who watches
-    /// the queen has heard of; `None` when nobody watches. At most `under_way` frames may be on the way at once.
-    pub fn settle(&mut self, account: &Account, heard: Option<&HashMap<String, u64>>, under_way: u64) {
+    /// Closes the account of a session. `heard` is the number of the last of its frames that somebody who watches the
+    /// queen has heard of, 0 before the first; `None` when nobody watches. At most `under_way` frames may be on the way
+    /// at once.
+    pub fn settle(&mut self, account: &Account, heard: Option<u64>, under_way: u64) {
         self.handed += account.handed;
         let Some(summary) = &account.summary else {
             self.settle_cut(account, heard, under_way);
@@ -51,11 +51,9 @@ impl Ledger {
         }
     }
 
-    fn settle_cut(&mut self, account: &Account, heard: Option<&HashMap<String, u64>>, under_way: u64) {
+    fn settle_cut(&mut self, account: &Account, heard: Option<u64>, under_way: u64) {
         self.cut += 1;
         let Some(heard) = heard else { return };
-        let hive = account.session.split('/').next().unwrap_or_default();
-        let heard = heard.get(hive).copied().unwrap_or(0);
         if heard > account.handed {
             self.fault(format!("{}: frame {heard} was heard of, {} were handed over", account.session, account.handed));
         } else if account.handed - heard > under_way {
@@ -101,12 +99,11 @@ mod tests {
 
     #[test]
     fn t6_a_cut_session_balances_up_to_what_was_in_flight() {
-        let heard = HashMap::from([("sim-1".to_owned(), 8)]);
         let mut ledger = Ledger::default();
-        ledger.settle(&account(10, None), Some(&heard), 5);
+        ledger.settle(&account(10, None), Some(8), 5);
         assert_eq!((ledger.faulty, ledger.heard, ledger.in_flight, ledger.cut), (0, 8, 2, 1));
-        ledger.settle(&account(7, None), Some(&heard), 5);
-        ledger.settle(&account(14, None), Some(&heard), 5);
+        ledger.settle(&account(7, None), Some(8), 5);
+        ledger.settle(&account(14, None), Some(8), 5);
         assert_eq!(ledger.faulty, 2, "{:?}", ledger.faults);
     }
 }

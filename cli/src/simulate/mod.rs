@@ -33,13 +33,13 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How often closed accounts are settled: before a hive that was cut can have a new session.
+/// How often closed accounts are settled: before a hive can have a session of the same epoch at a queen that starts anew.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long after the end the queen may take until it has everything: reconnect, two rounds, and what a busy machine adds.
 const AGREE: Duration = Duration::from_secs(60);
 /// Between two looks at that.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long all goodbyes may take.
+/// How long all goodbyes may take, and then the transport until it has let go of all frames.
 const GOODBYE: Duration = Duration::from_secs(30);
 /// Frames of one session that may be under way: what a link that is dead without a sign takes until that is found, and
 /// twice as many again for starts and exits, which are sent at once.
@@ -132,7 +132,7 @@ pub async fn simulate(
     if let Some(listening) = listening {
         let _ended = listening.await;
     }
-    show.settle();
+    show.close().await;
     show.sum_up()?;
     Ok(show.ledger)
 }
@@ -167,15 +167,20 @@ impl Show<'_> {
         Ok(())
     }
 
-    fn settle(&mut self) {
-        let closed = self.board.books.take_closed();
-        if closed.is_empty() {
-            return;
+    /// Settles the last accounts, when the transport has let go of all frames.
+    async fn close(&mut self) {
+        let mut open = self.board.books.open();
+        if timeout(GOODBYE, open.wait_for(|open| *open == 0)).await.is_err() {
+            self.ledger.fault(format!("{} accounts are not closed after {} s", *open.borrow(), GOODBYE.as_secs()));
         }
-        let heard = self.heard.as_ref().map(Heard::now);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
         let rounds = UNDER_WAY.as_secs_f64() / self.plan.rate.as_secs_f64();
-        for account in closed {
-            self.ledger.settle(&account, heard.as_ref(), 3 * rounds.ceil() as u64);
+        for account in self.board.books.take_closed() {
+            let heard = self.heard.as_ref().map(|heard| heard.take(&account.session));
+            self.ledger.settle(&account, heard, 3 * rounds.ceil() as u64);
         }
     }
 

@@ -83,6 +83,7 @@ pub struct KnownHive {
     name: Arc<str>,
     pub info: proto::Hive,
     pub session: String,
+    pub epoch: u64,
     /// When its machine asked for the session, on that machine's own clock.
     pub sent: Option<u64>,
     pub fence: CancellationToken,
@@ -137,6 +138,7 @@ impl KnownHive {
             id,
             info: proto::Hive::default(),
             session: String::new(),
+            epoch: 0,
             sent: None,
             fence: CancellationToken::new(),
             fenced: VecDeque::new(),
@@ -181,7 +183,8 @@ impl KnownHive {
         if self.fenced.len() > FENCED {
             self.fenced.pop_front();
         }
-        (self.session, self.info, self.streams, self.sequence) = (session, info, 0, 0);
+        (self.session, self.epoch, self.info) = (session, epoch, info);
+        (self.streams, self.sequence) = (0, 0);
         (self.synced, self.pending, self.skipping, self.late) = (Synced::Never, None, false, 0);
         self.spoilt = false;
         (self.arrivals, self.arrived, self.goodbye) = (Arrivals::new(now), now, false);

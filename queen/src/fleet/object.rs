@@ -140,7 +140,7 @@ mod tests {
         bytes.extend(worker(&spec.encode_to_vec(), None, -1, Freshness::Lost, "", 0));
         bytes.extend(removal("box/llm/1", true));
         bytes.extend(removal("box", false));
-        bytes.extend(beat(&HiveBeat { hive: "box".into(), sequence: 7, sampled_at: None }));
+        bytes.extend(beat(&HiveBeat { hive: "box".into(), sequence: 7, ..HiveBeat::default() }));
         let update = Update::decode(bytes.freeze()).unwrap();
         let full = Worker {
             spec: Some(spec.clone()),

@@ -111,8 +111,7 @@ impl Fleet {
     /// Who holds a session that is in force. Unlike [`Fleet::attach`] this says nothing about its telemetry.
     pub fn holder(&self, session: &str) -> Result<Holder, Refusal> {
         let hive = self.session(session)?;
-        let epoch = session.split('/').nth(1).and_then(|text| text.parse().ok()).ok_or(Refusal::Unknown)?;
-        Ok(Holder { hive: hive.id.clone(), epoch, fence: hive.fence.clone() })
+        Ok(Holder { hive: hive.id.clone(), epoch: hive.epoch, fence: hive.fence.clone() })
     }
 
     /// The hive of a session that is in force.

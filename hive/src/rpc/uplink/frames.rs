@@ -1,6 +1,6 @@
 //! The stream of frames that the transport pulls: each is computed when the wire takes it, so nothing can pile up.
 
-use super::books::Handing;
+use super::books::OpenAccount;
 use super::handed::Handed;
 use crate::ledger::same_holds;
 use crate::roster::Roster;
@@ -59,7 +59,7 @@ pub struct Frames {
     more: bool,
     ended: bool,
     pulse: Pulse,
-    handing: Handing,
+    account: OpenAccount,
 }
 
 impl Frames {
@@ -68,7 +68,7 @@ impl Frames {
         mut handed: Handed,
         sources: Sources,
         pulse: Pulse,
-        handing: Handing,
+        account: OpenAccount,
         stopping: CancellationToken,
     ) -> Self {
         let rounds_changed = WatchStream::from_changes(sources.rounds.clone());
@@ -88,7 +88,7 @@ impl Frames {
             more: false,
             ended: false,
             pulse,
-            handing,
+            account,
         }
     }
 
@@ -141,7 +141,7 @@ impl Stream for Frames {
         }
         match this.next_frame(cx) {
             Some(frame) => {
-                this.handing.count();
+                this.account.count();
                 Poll::Ready(Some(frame))
             }
             None => Poll::Pending,

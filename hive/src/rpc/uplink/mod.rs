@@ -189,9 +189,9 @@ impl Uplink {
         let name = session.session.clone();
         self.opened.send_replace(Some(Session { name, window: self.window }));
         let pulse = Pulse::new();
-        let mut account = OpenAccount::new(self.books.clone(), &session.session);
+        let account = OpenAccount::new(self.books.clone(), &session.session);
         let handed = Handed::new(session.session, opened, hive);
-        let frames = Frames::new(handed, self.sources.clone(), pulse.clone(), account.handing(), stopping.clone());
+        let frames = Frames::new(handed, self.sources.clone(), pulse.clone(), account.clone(), stopping.clone());
         backoff.reset();
         self.state.send_replace(LinkState { url: self.url.clone(), connected: true, error: None });
         info!(queen = %self.url, epoch = session.epoch, "reporting");

@@ -66,6 +66,7 @@ enum Source {
         hive: Arc<str>,
         sampled_at: Option<prost_types::Timestamp>,
         sequence: u64,
+        epoch: u64,
     },
 }
 
@@ -89,9 +90,12 @@ impl Deref for Telling {
         self.made.get_or_init(|| match &self.source {
             Source::Made => Bytes::new(),
             Source::Worker(linked) => linked.encode(),
-            Source::Beat { hive, sampled_at, sequence } => {
-                object::beat(&HiveBeat { hive: hive.to_string(), sampled_at: *sampled_at, sequence: *sequence })
-            }
+            Source::Beat { hive, sampled_at, sequence, epoch } => object::beat(&HiveBeat {
+                hive: hive.to_string(),
+                sampled_at: *sampled_at,
+                sequence: *sequence,
+                epoch: *epoch,
+            }),
         })
     }
 }
@@ -159,8 +163,8 @@ impl Telling {
     }
 
     /// Of a hive that was heard from.
-    pub fn beat(hive: &Arc<str>, sampled_at: Option<prost_types::Timestamp>, sequence: u64) -> Self {
-        Self { source: Source::Beat { hive: Arc::clone(hive), sampled_at, sequence }, made: OnceCell::new() }
+    pub fn beat(hive: &Arc<str>, sampled_at: Option<prost_types::Timestamp>, sequence: u64, epoch: u64) -> Self {
+        Self { source: Source::Beat { hive: Arc::clone(hive), sampled_at, sequence, epoch }, made: OnceCell::new() }
     }
 }
 

@@ -284,7 +284,7 @@ fn an_idle_fleet_beats_and_changes_nothing() {
     let (mut place, mut mirror) = (bench.feed.start(), Mirror::default());
     bench.tip(&mut place, None, &mut mirror);
     let (revision, workers) = (mirror.revision.clone(), mirror.workers.clone());
-    let beat = proto::HiveBeat { hive: "box".into(), sequence: 3, sampled_at: None };
+    let beat = proto::HiveBeat { hive: "box".into(), sequence: 3, ..proto::HiveBeat::default() };
     bench.feed.write(bench.now).beat(None, &Arc::from("box"), object::beat(&beat));
     bench.tip(&mut place, None, &mut mirror);
     assert_eq!((mirror.revision, mirror.workers, mirror.beats["box"].sequence), (revision, workers, 3));

@@ -106,7 +106,7 @@ impl KnownHive {
         // Of who is linked without numbers something is still to be told.
         self.stirred = if watched { Stirred::Nothing } else { Stirred::Numbers };
         if beat {
-            let told = Telling::beat(&self.name, self.sampled_at, self.sequence);
+            let told = Telling::beat(&self.name, self.sampled_at, self.sequence, self.epoch);
             self.beat = Some(writer.beat(self.beat, &self.name, told));
         }
     }

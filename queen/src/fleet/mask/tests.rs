@@ -81,7 +81,7 @@ fn fields_of_repeated_messages_are_cut_one_by_one() {
 
 #[test]
 fn beats_come_to_those_who_ask() {
-    let beat = HiveBeat { hive: "box".into(), sequence: 3, sampled_at: None };
+    let beat = HiveBeat { hive: "box".into(), sequence: 3, epoch: 2, sampled_at: None };
     assert!(!mask(&["workers", "revision", "removed_workers"]).has_beats());
     let told = update(mask(&["beats.sampled_at"]).cut(&object::beat(&beat))).beats.remove(0);
     assert_eq!(told, HiveBeat { hive: "box".into(), ..HiveBeat::default() });

@@ -263,6 +263,13 @@ export declare type HiveBeat = Message<"rbee.v1.HiveBeat"> & {
    * @generated from field: uint64 sequence = 3;
    */
   sequence: bigint;
+
+  /**
+   * Of the session in which the sequence counts, as in RegisterResponse. A queen that starts anew begins with 1.
+   *
+   * @generated from field: uint64 epoch = 4;
+   */
+  epoch: bigint;
 };
 
 /**
