@@ -187,6 +187,7 @@ impl Load {
             hive: self.name.clone(),
             sampled_at: Some(common::timestamp(SystemTime::now())),
             sequence: 1,
+            epoch: 1,
         };
         proto::Update { revision: "queen:1".into(), columns, beats: vec![beat], ..proto::Update::default() }
             .encode_to_vec()
