@@ -142,7 +142,7 @@ mod tests {
         );
         let frames = session.clone();
         frames.count();
-        session.sum_up(summary.clone());
+        session.sum_up(summary);
         drop((frames, session));
         assert_eq!(books.take_closed(), [Account { session: "s".to_owned(), handed: 1, summary: Some(summary) }]);
     }
