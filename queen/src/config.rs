@@ -55,7 +55,8 @@ pub struct Config {
     pub max_calls: usize,
     /// The most unary calls that are on their way to hives; a stop is one for as long as its grace lasts.
     pub max_hive_calls: usize,
-    /// The most streams of logs and events from hives that are open at once; each may hold 64 KiB.
+    /// The most streams of logs and events from hives that are open at once; each may hold 64 KiB. Of one hive there are
+    /// 128 at most, half of the calls that its tunnel carries.
     pub max_hive_streams: usize,
     /// The most hives that are attached, so that they can be called; the telemetry of further ones goes on.
     pub max_tunnels: usize,

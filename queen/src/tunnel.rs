@@ -2,7 +2,7 @@
 
 use crate::bound::{Bound, Place};
 use common::HiveId;
-use common::tunnel::{CONNECTION_WINDOW, Pipe, STREAM_WINDOW};
+use common::tunnel::{CONNECTION_WINDOW, Pipe, STREAM_WINDOW, STREAMS};
 use dashmap::{DashMap, Entry};
 use hyper_util::rt::TokioIo;
 use std::error::Error;
@@ -14,12 +14,19 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+/// Streams from one hive at once: half of the calls that its tunnel carries. However many people follow its logs, a stop or a
+/// grant never waits behind them.
+const STREAMS_EACH: usize = STREAMS as usize / 2;
+
 /// Why a hive cannot be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoTunnel {
     /// No hive of this name has attached.
     #[error("hive {0} is not attached to this queen: it is unknown, unreachable or too old")]
     Absent(HiveId),
+    /// It is asked for one stream too many.
+    #[error("{STREAMS_EACH} streams from hive {0} are already open")]
+    Full(HiveId),
 }
 
 /// Why a hive cannot attach.
@@ -59,6 +66,7 @@ pub struct Tunnels {
 struct Ways {
     newest: Way,
     leaving: Option<Way>,
+    streams: Arc<Bound>,
     _place: Place,
 }
 
@@ -107,6 +115,15 @@ impl Tunnels {
         Ok(way.channel.get_or_init(|| channel(way.pipe.clone())).clone())
     }
 
+    /// A place for one more stream from a hive.
+    ///
+    /// # Errors
+    /// [`NoTunnel::Full`] when it has as many as it may have.
+    pub fn stream(&self, hive: &HiveId) -> Result<Place, NoTunnel> {
+        let ways = self.open.get(hive).ok_or_else(|| NoTunnel::Absent(hive.clone()))?;
+        ways.streams.enter().ok_or_else(|| NoTunnel::Full(hive.clone()))
+    }
+
     /// Takes in the tunnel of a session. `ended` is cancelled when a newer one has taken its place.
     ///
     /// # Errors
@@ -124,7 +141,8 @@ impl Tunnels {
         match self.open.entry(hive.clone()) {
             Entry::Vacant(vacant) => {
                 let place = self.places.enter().ok_or_else(|| NotAttached::Full(self.places.limit()))?;
-                drop(vacant.insert(Ways { newest: way, leaving: None, _place: place }));
+                let streams = Bound::new(STREAMS_EACH);
+                drop(vacant.insert(Ways { newest: way, leaving: None, streams, _place: place }));
             }
             Entry::Occupied(mut known) => known.get_mut().take(way)?,
         }
@@ -245,6 +263,18 @@ mod tests {
         drop(second);
         assert!(open(&other, 1).is_ok());
         assert_eq!(tunnels.places.refused(), 2);
+    }
+
+    #[tokio::test]
+    async fn streams_of_a_hive_leave_room_in_its_tunnel() {
+        let tunnels = Arc::new(Tunnels::new(Bound::new(2)));
+        assert_eq!(tunnels.stream(&hive()).err(), Some(NoTunnel::Absent(hive())));
+        let (_attached, _) = add(&tunnels, 1).unwrap();
+        let mut streams: Vec<_> = (0..STREAMS_EACH).map(|_| tunnels.stream(&hive()).unwrap()).collect();
+        let (_next, _) = add(&tunnels, 1).unwrap();
+        assert_eq!(tunnels.stream(&hive()).err(), Some(NoTunnel::Full(hive())), "also while it leaves one for another");
+        streams.pop();
+        assert!(tunnels.stream(&hive()).is_ok() && tunnels.channel(&hive()).is_ok());
     }
 
     #[tokio::test]

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -66,6 +68,16 @@ impl Scene {
     /// The port that the queen listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What the queen tells of herself.
+    pub async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("connect");
+        let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.expect("ask");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
     }
 
     /// The slice's name.

@@ -11,7 +11,6 @@ use proto::WatchRequest;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -145,15 +144,6 @@ async fn an_open_address_is_refused_with_what_is_missing() {
     assert!(none.code == Some(1) && none.stderr.contains("/nowhere"), "{none:?}");
 }
 
-async fn metrics(scene: &Scene) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", scene.port())).await.expect("connect");
-    let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.expect("ask");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("an answer");
-    answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
-}
-
 #[tokio::test]
 async fn bounds_come_from_the_file_and_the_environment_and_metrics_tell_them() {
     let scene = Scene::new();
@@ -165,7 +155,7 @@ async fn bounds_come_from_the_file_and_the_environment_and_metrics_tell_them() {
     let _queen = Process::start(command, &scene.dir().join("queen.log"));
     let answered = || async { TcpStream::connect(("127.0.0.1", scene.port())).await.ok() };
     eventually("the queen listens", SOON, answered).await;
-    let page = metrics(&scene).await;
+    let page = scene.metrics().await;
     for line in ["{bound=\"hives\"} 7\n", "{bound=\"watchers\"} 9\n", "{bound=\"calls\"} 1024\n"] {
         assert!(page.contains(&format!("rbee_queen_bound_limit{line}")), "{page}");
     }
@@ -218,7 +208,7 @@ async fn q5_with_no_file_descriptors_left_existing_streams_go_on() {
         .await;
     assert!(!hive.process.log().contains("not reporting"), "{}", hive.process.log());
     drop(greedy);
-    let again = || async { tokio::time::timeout(SOON, metrics(&scene)).await.ok() };
+    let again = || async { tokio::time::timeout(SOON, scene.metrics()).await.ok() };
     let (page, _) = eventually("the queen takes connections again", SOON, again).await;
     assert!(page.contains("rbee_queen_hives{freshness=\"live\"} 1\n"), "{page}");
     queen.signal(Signal::SIGTERM);

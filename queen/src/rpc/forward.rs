@@ -7,7 +7,7 @@ mod stream;
 use super::fleet::worker_name;
 use super::{Shared, invalid};
 use crate::bound::{Bound, Bounds, Place};
-use crate::tunnel::was_not_sent;
+use crate::tunnel::{NoTunnel, was_not_sent};
 use common::HiveId;
 use proto::worker_service_client::WorkerServiceClient;
 use proto::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -45,12 +45,20 @@ pub fn service(shared: Shared, bounds: &Bounds) -> WorkerServiceServer<Forward> 
 
 impl Forward {
     fn client(&self, hive: &HiveId) -> Result<Client, Status> {
-        match self.shared.tunnels.channel(hive) {
-            Ok(channel) => Ok(Client::new(channel).max_decoding_message_size(ANSWER_BYTES)),
-            Err(error) if self.shared.fleet.hive(Instant::now(), hive).is_some() => {
-                Err(Status::unavailable(error.to_string()))
+        let channel = self.shared.tunnels.channel(hive).map_err(|error| self.not_called(hive, &error))?;
+        Ok(Client::new(channel).max_decoding_message_size(ANSWER_BYTES))
+    }
+
+    fn not_called(&self, hive: &HiveId, error: &NoTunnel) -> Status {
+        match error {
+            NoTunnel::Full(_) => {
+                self.streams.refuse();
+                invalid::exhausted(error.to_string(), RETRY)
             }
-            Err(_) => Err(Status::not_found(format!("no hive {hive} is known here"))),
+            NoTunnel::Absent(_) if self.shared.fleet.hive(Instant::now(), hive).is_some() => {
+                Status::unavailable(error.to_string())
+            }
+            NoTunnel::Absent(_) => Status::not_found(format!("no hive {hive} is known here")),
         }
     }
 
@@ -89,12 +97,13 @@ impl Forward {
     ) -> Result<Response<Relay<A>>, Status> {
         let (began, limit) = (Instant::now(), deadline::asked(request.metadata())?);
         let place = place(&self.streams, "streams from hives")?;
+        let of_hive = self.shared.tunnels.stream(&hive).map_err(|error| self.not_called(&hive, &error))?;
         let message = request.into_inner();
         let opening = limit.unwrap_or(deadline::OPENING).min(deadline::OPENING);
         let calling = timeout(opening, self.sent(&hive, || Request::new(message.clone()), call));
         let inner = calling.await.unwrap_or_else(|_| Err(late(&hive, opening)))?.into_inner();
         let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
-        Ok(Response::new(Relay::new(hive, inner, left, self.shared.stopping.clone(), place)))
+        Ok(Response::new(Relay::new(hive, inner, left, self.shared.stopping.clone(), [place, of_hive])))
     }
 
     /// Makes a call; once more when the tunnel was left before the call was sent.

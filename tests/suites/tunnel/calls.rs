@@ -13,6 +13,8 @@ use tonic_types::StatusExt;
 
 /// So many readers of it do not read.
 const UNREAD: usize = 40;
+/// Half of the calls that a tunnel carries.
+const FOLLOWERS: usize = common::tunnel::STREAMS as usize / 2;
 /// Lines of the log that is read while a stop goes through.
 const LINES: u32 = 100_000;
 
@@ -98,6 +100,35 @@ async fn an_unread_log_of_a_hundred_thousand_lines_blocks_no_stop() {
     assert_eq!(text.lines().count(), LINES as usize);
     let right = |(at, line): (usize, &str)| line.starts_with(&format!("line {} of", at + 1));
     assert!(text.lines().enumerate().all(right));
+}
+
+#[tokio::test]
+async fn followers_take_half_of_a_tunnel_and_a_stop_never_waits_behind_them() {
+    let place = Place::new().await;
+    for instance in ["1", "2"] {
+        place.talker(instance, 1).await.unwrap();
+    }
+    let mut client = place.client().await;
+    let mut following = Vec::new();
+    let refused = loop {
+        let opening = within("an answer", SOON, client.stream_logs(logs("box/default/1", true)));
+        match opening.await {
+            Ok(stream) => following.push(stream),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((following.len(), refused.code()), (FOLLOWERS, Code::ResourceExhausted), "{refused:?}");
+    assert!(refused.message().contains("box"), "{refused:?}");
+    assert!(refused.get_details_retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
+    let began = Instant::now();
+    within("the stop", SOON, client.stop_worker(stop("box/default/2", 5))).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let told = place.scene.metrics().await;
+    assert!(told.contains("rbee_queen_bound_refused_total{bound=\"hive_streams\"} 1"), "{told}");
+    // Whoever leaves makes room.
+    following.pop();
+    let again = || async { place.client().await.stream_logs(logs("box/default/1", true)).await.ok() };
+    eventually("one more follows", SOON, again).await;
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ pub struct Relay<T> {
     inner: Option<Streaming<T>>,
     deadline: Option<Pin<Box<Sleep>>>,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
-    _place: Place,
+    /// Among all streams from hives, and among those from this one.
+    _places: [Place; 2],
 }
 
 impl<T> Relay<T> {
@@ -30,14 +31,14 @@ impl<T> Relay<T> {
         inner: Streaming<T>,
         limit: Option<Duration>,
         stopping: CancellationToken,
-        place: Place,
+        places: [Place; 2],
     ) -> Self {
         Self {
             hive,
             inner: Some(inner),
             deadline: limit.map(|limit| Box::pin(tokio::time::sleep(limit))),
             stopping: Box::pin(stopping.cancelled_owned()),
-            _place: place,
+            _places: places,
         }
     }
 
