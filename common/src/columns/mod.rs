@@ -43,6 +43,9 @@ pub struct Quanta {
     values: [i64; FIELDS],
 }
 
+/// Values in a line of a cache.
+const PER_LINE: usize = 8;
+
 impl Default for Quanta {
     fn default() -> Self {
         Self { present: 0, values: [0; FIELDS] }
@@ -50,6 +53,12 @@ impl Default for Quanta {
 }
 
 impl Quanta {
+    /// Reads of every part of it, so that all of it is on its way from memory: of many, one after the other, at the same time.
+    #[inline]
+    pub fn touch(&self) -> i64 {
+        self.values.iter().step_by(PER_LINE).fold(i64::from(self.present), |sum, value| sum ^ value)
+    }
+
     /// The quanta of a full row. Numbers that are NaN, infinite, negative or beyond belief become absent.
     pub fn of(stats: &ProcessStats) -> Self {
         let mut quanta = Self::default();

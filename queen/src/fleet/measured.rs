@@ -69,6 +69,12 @@ impl Measured {
         row
     }
 
+    /// Has it on its way from memory.
+    #[inline]
+    pub fn touch(&self) -> i64 {
+        self.quanta.touch()
+    }
+
     /// As columns count them, if they say everything.
     pub fn quanta(&self) -> Option<&Quanta> {
         (self.inexact == 0).then_some(&self.quanta)

@@ -1,9 +1,10 @@
 //! A class of watchers that want the same: what they are shown is worked out and encoded once for all of them. A class
-//! follows the index like a watcher and keeps what it shows in an index of its own, under the same revisions.
+//! follows the index like a watcher and keeps what it shows in an index of its own, under the same revisions. One that has neither
+//! filter nor mask reads the index itself: what it shows of an object follows from the object alone.
 
 use super::list::{Key, Ordered};
 use super::page::{Part, Place};
-use super::shelf::{Newest, Shelf};
+use super::shelf::Desk;
 use super::wanted::Wanted;
 use super::{Inner, Object, TOMBSTONES_MIN};
 use bytes::Bytes;
@@ -36,7 +37,7 @@ pub(super) struct Shown {
 #[derive(Debug)]
 pub struct Class {
     pub(super) wanted: Wanted,
-    pub(super) newest: Newest,
+    pub(super) desk: Desk,
     view: Mutex<View>,
 }
 
@@ -48,7 +49,6 @@ pub(super) struct View {
     pub objects: Ordered<Shown>,
     /// So many states have been shown, one after the other.
     pub states: u64,
-    pub shelf: Shelf,
     hint: Option<Key>,
     /// Removals up to this revision cannot matter: the view was begun after them.
     begun: u64,
@@ -60,7 +60,7 @@ pub(super) struct View {
 
 impl Class {
     pub(super) fn new(wanted: Wanted, revision: u64) -> Self {
-        Self { wanted, newest: Newest::default(), view: Mutex::new(View { begun: revision, ..View::default() }) }
+        Self { wanted, desk: Desk::default(), view: Mutex::new(View { begun: revision, ..View::default() }) }
     }
 
     /// The view. Taken before the index is locked, never after.

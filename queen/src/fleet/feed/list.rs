@@ -5,6 +5,8 @@
 pub type Key = u32;
 
 const NONE: Key = Key::MAX;
+/// So many values are touched before they are read: what a processor waits for at once, and no more than its nearest cache holds.
+pub const AHEAD: usize = 32;
 
 #[derive(Debug)]
 struct Node<T> {
@@ -95,6 +97,38 @@ impl<T> Ordered<T> {
         })
     }
 
+    /// The same, and reads ahead: `touch` is called for so many values, one after the other, before the first of them comes. What
+    /// it reads is on its way from memory for all of them at the same time.
+    pub fn newer_touched(
+        &self,
+        cursor: u64,
+        hint: Option<Key>,
+        touch: impl Fn(&T) -> i64,
+    ) -> impl Iterator<Item = (Key, u64, &T)> {
+        let (mut key, mut left) = (self.start(cursor, hint), 0);
+        std::iter::from_fn(move || {
+            if left == 0 {
+                left = AHEAD;
+                self.touch_from(key, &touch);
+            }
+            left -= 1;
+            let node = self.nodes.get(key as usize)?;
+            let found = (key, node.number, node.value.as_ref()?);
+            key = node.after;
+            Some(found)
+        })
+    }
+
+    fn touch_from(&self, mut key: Key, touch: impl Fn(&T) -> i64) {
+        let mut sum = 0;
+        for _ in 0..AHEAD {
+            let Some(node) = self.nodes.get(key as usize) else { break };
+            sum ^= node.value.as_ref().map_or(0, &touch);
+            key = node.after;
+        }
+        std::hint::black_box(sum);
+    }
+
     fn start(&self, cursor: u64, hint: Option<Key>) -> Key {
         if let Some(key) = hint.filter(|key| self.number(*key) == Some(cursor)) {
             return self.nodes[key as usize].after;
@@ -139,6 +173,25 @@ mod tests {
 
     fn newer(list: &Ordered<char>, cursor: u64, hint: Option<Key>) -> String {
         list.newer(cursor, hint).map(|(_, _, value)| *value).collect()
+    }
+
+    #[test]
+    fn every_value_is_touched_once_and_before_it_comes() {
+        let count = 2 * AHEAD as u64 + 7;
+        let mut list = Ordered::default();
+        let keys: Vec<_> = (1..=count).map(|number| list.push(number, number)).collect();
+        list.advance(keys[4], count + 1);
+        let (touched, cursor) = (std::cell::RefCell::new(Vec::new()), 9);
+        let touch = |value: &u64| {
+            touched.borrow_mut().push(*value);
+            0
+        };
+        let mut met = Vec::new();
+        for (_, _, value) in list.newer_touched(cursor, None, touch) {
+            assert_eq!(touched.borrow()[met.len()], *value);
+            met.push(*value);
+        }
+        assert!(met == *touched.borrow() && met.iter().copied().eq((10..=count).chain([5])), "{met:?}");
     }
 
     #[test]

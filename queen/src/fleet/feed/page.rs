@@ -6,13 +6,13 @@ use super::list::Key;
 use super::message::Message;
 use super::numbers::{Row, Rows};
 use super::revision::Revision;
-use super::shelf::{From, Page};
+use super::shelf::{Desk, From, Page};
 use super::wanted::Wanted;
 use super::{Feed, Inner};
 use crate::fleet::object;
 use bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How many objects one page looks at: bounds the time the lock is held for a filter that matches little.
@@ -156,45 +156,45 @@ impl Feed {
     /// Reads on from `place`, at most about `max_bytes`. A watcher reads as one of the same class, always.
     pub fn read(&self, now: Instant, place: &mut Place, class: Option<&Class>, max_bytes: usize) -> Read {
         match class {
-            None => self.read_all(now, place, max_bytes),
+            None => self.read_index(now, place, (&Wanted::default(), &self.desk), max_bytes),
+            Some(class) if class.wanted.shows_all() => {
+                self.read_index(now, place, (&class.wanted, &class.desk), max_bytes)
+            }
             Some(class) => self.read_class(now, place, class, max_bytes),
         }
     }
 
-    fn read_all(&self, now: Instant, place: &mut Place, max_bytes: usize) -> Read {
-        if let Some(read) = self.newest.read(now, place, &self.tip) {
+    fn read_index(&self, now: Instant, place: &mut Place, (wanted, desk): (&Wanted, &Desk), max_bytes: usize) -> Read {
+        if let Some(read) = desk.newest.read(now, place, &self.tip) {
             self.told.shared();
             return read;
         }
-        let shelf = || self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = shelf().find(place.from());
-        let inner = self.lock();
+        let (mut shelf, inner) = (desk.shelf(), self.lock());
         if place.is_behind(inner.forgotten) {
             return Read::Behind;
         }
-        let tip = inner.tip();
+        let (shared, tip) = (shelf.find(place.from()), inner.tip());
         if let Some(page) = shared.filter(|page| page.is_news(now, tip, inner.forgotten)) {
             self.told.shared();
             return place.take(&page, tip);
         }
-        let everything = Wanted::default();
-        let (mut gathered, upper) = inner.gather(place, &everything, max_bytes);
-        let beats = inner.gather_beats(place, &everything, upper, max_bytes, &mut gathered);
+        let (mut gathered, upper) = inner.gather(place, wanted, max_bytes);
+        let beats = inner.gather_beats(place, wanted, upper, max_bytes, &mut gathered);
         drop(inner);
         let ends = Ends { to: (upper, beats), tip, looked: tip.0 };
         let page = Arc::new(self.page(now, place.from(), ends, gathered));
-        shelf().keep(&page, &self.newest);
+        shelf.keep(&page, &desk.newest);
         place.take(&page, tip)
     }
 
     fn read_class(&self, now: Instant, place: &mut Place, class: &Class, max_bytes: usize) -> Read {
         if place.joined
-            && let Some(read) = class.newest.read(now, place, &self.tip)
+            && let Some(read) = class.desk.newest.read(now, place, &self.tip)
         {
             self.told.shared();
             return read;
         }
-        let (mut view, inner) = (class.view(), self.lock());
+        let (mut view, mut shelf, inner) = (class.view(), class.desk.shelf(), self.lock());
         view.advance(&inner, &class.wanted);
         // Who holds nothing can begin with what the class shows.
         place.joined |= place.cursor == 0;
@@ -205,7 +205,7 @@ impl Feed {
         if !place.joined {
             return self.read_towards_class(now, place, class, &view, &inner, max_bytes);
         }
-        let shared = view.shelf.find(place.from());
+        let shared = shelf.find(place.from());
         if let Some(page) = shared.filter(|page| page.is_news(now, tip, inner.forgotten)) {
             self.told.shared();
             return place.take(&page, tip);
@@ -215,7 +215,7 @@ impl Feed {
         drop(inner);
         let ends = Ends { to: (upper, beats), tip, looked: view.reached };
         let page = Arc::new(self.page(now, place.from(), ends, gathered));
-        view.shelf.keep(&page, &class.newest);
+        shelf.keep(&page, &class.desk.newest);
         place.take(&page, tip)
     }
 
@@ -263,7 +263,8 @@ impl Inner {
 
     /// Objects from a place on, and the revision that was reached.
     fn gather(&self, place: &Place, wanted: &Wanted, max_bytes: usize) -> (Gathered, u64) {
-        let newer = self.objects.newer(place.cursor, place.hint).map(|(key, revision, object)| Met {
+        let touch = |object: &super::Object| object.bytes.touch();
+        let newer = self.objects.newer_touched(place.cursor, place.hint, touch).map(|(key, revision, object)| Met {
             key,
             revision,
             part: object.seen_by(place, wanted),

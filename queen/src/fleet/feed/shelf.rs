@@ -7,7 +7,7 @@ use super::revision::Revision;
 use super::tip::Tip;
 use arc_swap::ArcSwapOption;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many messages are kept for others to share: one for each flush class, and as many again for stragglers.
@@ -60,6 +60,21 @@ impl Newest {
 
     fn keep(&self, page: &Arc<Page>) {
         self.0.store(Some(Arc::clone(page)));
+    }
+}
+
+/// What those who want the same share.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub newest: Newest,
+    shelf: Mutex<Shelf>,
+}
+
+impl Desk {
+    /// The pages. Taken before the index is locked, never after; who makes one keeps them meanwhile, so that nobody makes it
+    /// twice.
+    pub fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,6 @@
 //! How large the index is and what it was good for: for the queen's own metrics.
 
 use super::Feed;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Messages of watches, counted as they are made.
@@ -48,7 +47,7 @@ pub struct Sizes {
 impl Feed {
     /// What is held now.
     pub fn sizes(&self) -> Sizes {
-        let pages = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let pages = self.desk.shelf().len();
         let inner = self.lock();
         let tombstones = inner.gone.len();
         Sizes { revision: inner.revision, live: inner.objects.len() - tombstones, tombstones, pages }

@@ -149,6 +149,15 @@ impl Telling {
         detailed
     }
 
+    /// Has what is kept of a worker on its way from memory.
+    #[inline]
+    pub fn touch(&self) -> i64 {
+        match &self.source {
+            Source::Worker(linked) => linked.stats.as_ref().map_or(0, Measured::touch) ^ i64::from(linked.slot),
+            Source::Made | Source::Beat { .. } => 0,
+        }
+    }
+
     /// Whether it is of a worker.
     pub fn is_worker(&self) -> bool {
         matches!(self.source, Source::Worker(_))

@@ -28,7 +28,12 @@ impl Wanted {
 
     /// Whether there is nothing to leave out, and everything is told in full.
     pub fn is_everything(&self) -> bool {
-        self.filter.is_none() && self.mask.is_none() && self.columns.is_none()
+        self.shows_all() && self.columns.is_none()
+    }
+
+    /// Whether every object is told of, and all of it.
+    pub(super) fn shows_all(&self) -> bool {
+        self.filter.is_none() && self.mask.is_none()
     }
 
     /// Whether an object's bytes are made only for those who need them: every change of it is news.

@@ -1,7 +1,7 @@
 //! Tells the feed what has changed of a hive. After the index has been told, because this forgets what has changed.
 
 use super::{KnownHive, KnownWorker};
-use crate::fleet::feed::{Feed, News, Subject, Telling, Writer};
+use crate::fleet::feed::{AHEAD, Feed, News, Subject, Telling, Writer};
 use crate::fleet::{Measured, object};
 use std::sync::Arc;
 use std::time::Instant;
@@ -98,9 +98,13 @@ impl KnownHive {
             self.key = Some(writer.put(self.key, subject, bytes, false));
         }
         if self.stirred != Stirred::Nothing {
-            for (worker, numbers) in self.workers.iter_mut().zip(&self.numbers) {
-                let Some(worker) = worker else { continue };
-                worker.link(&mut writer, numbers, self.held.get(&worker.id), watched);
+            for (workers, numbers) in self.workers.chunks_mut(AHEAD).zip(self.numbers.chunks(AHEAD)) {
+                let waiting = workers.iter().flatten().filter(|worker| worker.waiting.is_any());
+                writer.touch(waiting.filter_map(|worker| worker.key));
+                for (worker, numbers) in workers.iter_mut().zip(numbers) {
+                    let Some(worker) = worker else { continue };
+                    worker.link(&mut writer, numbers, self.held.get(&worker.id), watched);
+                }
             }
         }
         // Of who is linked without numbers something is still to be told.
