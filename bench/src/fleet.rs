@@ -179,6 +179,18 @@ impl Load {
         plain::Batch { hive: self.name.clone(), sent_ns: now_ns(), workers }
     }
 
+    /// The workers as whoever asks for them is told.
+    pub fn listed(&self) -> Vec<proto::Worker> {
+        let worker = |(spec, stats): (&WorkerSpec, &ProcessStats)| proto::Worker {
+            spec: Some(spec.clone()),
+            stats: Some(stats.clone()),
+            state: WorkerState::Running.into(),
+            freshness: proto::Freshness::Live.into(),
+            ..proto::Worker::default()
+        };
+        self.specs.iter().zip(&self.states[0]).map(worker).collect()
+    }
+
     /// What a watcher of ours is told of a batch, as bytes: for carriers that carry anything.
     pub fn update(&self) -> Vec<u8> {
         let states: Vec<Quanta> = self.states[0].iter().map(Quanta::of).collect();

@@ -16,6 +16,10 @@ fn rounds() -> usize {
     if std::env::var_os("LONG").is_some() { 1_000 } else { 20 }
 }
 
+/// In every so many of these rounds the queen that lost gives back what the other one holds. Who made a reservation that was given
+/// back before the hive's record showed it tells of it for 5 s.
+const ELSEWHERE: usize = 20;
+
 /// One machine with a GPU of 24 GiB and one idle worker, and as many queens as asked for.
 struct Machine {
     /// The first is the machine's own; of the others only the ports are used.
@@ -39,7 +43,7 @@ impl Machine {
             command.args(["--queen", &other.url()]);
         }
         let hive = scene.hive_from(command, "box").await;
-        let run = ["--group", "llm", "--name", "1", "--model", "m", "--", "sleep", "1000"];
+        let run = ["--group", "llm", "--name", "1", "--model", "m", "--", "sleep", "100000"];
         assert_eq!(scene.run(&run).code, Some(0));
         let machine = Self { scenes, queens: running, hive, _gpus: gpus };
         for at in 0..queens {
@@ -174,11 +178,12 @@ async fn g8_two_schedulers_race_over_one_worker_through_two_queens() {
         let won: Vec<usize> = (0..2).filter(|at| outputs[*at].status.success()).collect();
         assert_eq!(won.len(), 1, "round {round}: {outputs:?}");
         let id = String::from_utf8(outputs[won[0]].stdout.clone()).unwrap().trim().to_owned();
-        // By the queen that did not make it: she learns of it from the hive.
+        // The queen that did not make it learns of it from the hive.
         let other = 1 - won[0];
         let known = |scene: &Scene| scene.rbee(&["reservations", "-o", "name"]).stdout.contains(&id).then_some(());
         machine.until("the reservation at the other queen", other, known).await;
-        assert_eq!(release(&machine.scenes[other], &id).code, Some(0));
+        let back = if round % ELSEWHERE == 0 { other } else { won[0] };
+        assert_eq!(release(&machine.scenes[back], &id).code, Some(0));
         machine.nothing_is_held(0).await;
         machine.nothing_is_held(1).await;
     }

@@ -42,10 +42,11 @@ fn frame(load: &Load, share: usize) -> f64 {
 
 /// One answer with these workers as any client of `-o json` gets it.
 fn canonical(load: &Load) -> f64 {
-    let update = proto::Update::decode(load.update().as_slice()).expect("an update");
-    let answer = proto::ListWorkersResponse { workers: update.workers, ..proto::ListWorkersResponse::default() };
+    let answer = proto::ListWorkersResponse { workers: load.listed(), ..proto::ListWorkersResponse::default() };
     let pool = DescriptorPool::decode(proto::DESCRIPTORS).expect("the contract");
     let message = pool.get_message_by_name("rbee.v1.ListWorkersResponse").expect("its answer");
     let dynamic = DynamicMessage::decode(message, answer.encode_to_vec().as_slice()).expect("an answer");
-    serde_json::to_string(&dynamic).expect("JSON").len() as f64
+    let text = serde_json::to_string(&dynamic).expect("JSON");
+    assert_eq!(text.matches("\"spec\"").count(), WORKERS as usize, "every worker");
+    text.len() as f64
 }
