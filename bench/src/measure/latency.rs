@@ -9,13 +9,13 @@ use std::time::Duration;
 
 const PEERS: [Peer; 4] = [Peer::SseEach, Peer::SseOnce, Peer::Plain, Peer::Ours];
 /// With few hives. With many, a thread for each of them and one lock are no floor.
-const AND_FLOOR: [Peer; 5] = [Peer::SseEach, Peer::SseOnce, Peer::Plain, Peer::Bare, Peer::Ours];
+const WITH_FLOOR: [Peer; 5] = [Peer::SseEach, Peer::SseOnce, Peer::Plain, Peer::Bare, Peer::Ours];
 /// The document's target, in milliseconds.
 const DOCUMENT: f64 = 100.0;
 
 pub async fn run(pace: Pace, table: &mut Table) {
     // A few hives need longer for as many samples: the last percent of 1,000 is ten of them.
-    let few = (10, 20, Duration::from_secs(5), &AND_FLOOR[..]);
+    let few = (10, 20, Duration::from_secs(5), &WITH_FLOOR[..]);
     for (hives, watchers, window, peers) in [few, (1_000, 10, Duration::from_secs(2), &PEERS[..])] {
         eprintln!("latency: {hives} hives at 1 Hz");
         let every = Some(Duration::from_secs(1));

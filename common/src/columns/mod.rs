@@ -32,6 +32,8 @@ pub enum ColumnError {
 
 /// Fewer are told by their distances: those take a byte each, and a run takes three.
 const RUN_MIN: usize = 4;
+/// Values in a line of a cache.
+const PER_LINE: usize = 8;
 
 /// The moving fields of one worker, in the units of `Columns`. Laid out in this order: what every frame writes of a worker
 /// stands in its first two lines of the processor's cache.
@@ -42,9 +44,6 @@ pub struct Quanta {
     present: u32,
     values: [i64; FIELDS],
 }
-
-/// Values in a line of a cache.
-const PER_LINE: usize = 8;
 
 impl Default for Quanta {
     fn default() -> Self {
