@@ -6,21 +6,17 @@ mod gpus;
 use crate::config::Config;
 use crate::gpus::GpuView;
 use crate::host::HostView;
-use crate::ledger::Grant;
+use crate::ledger::{Granted, Held};
 use crate::round::Round;
 use crate::rpc::uplink::LinkState;
 use crate::templates::Templates;
 use crate::worker::Life;
 use gpus::Listed;
 use proto::{HealthStatus, OperationalStatus};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// Holds, and bytes by GPU that are granted or promised and not used yet.
-pub type Held = (Vec<proto::Hold>, BTreeMap<String, u64>);
 
 /// What the record is kept current from.
 pub struct News {
@@ -31,7 +27,7 @@ pub struct News {
     /// Looks at the machine.
     pub host: watch::Receiver<Arc<HostView>>,
     /// What is granted.
-    pub grants: watch::Receiver<Arc<Vec<Grant>>>,
+    pub grants: watch::Receiver<Arc<Granted>>,
 }
 
 /// The record, and whoever waits for it to change.
@@ -121,7 +117,7 @@ impl About {
     }
 
     /// Whoever waits is told only if something is new.
-    fn update(&self, round: &Round, view: &GpuView, host: &HostView, (holds, held): Held, listed: &mut Listed) {
+    fn update(&self, round: &Round, view: &GpuView, host: &HostView, held: Held, listed: &mut Listed) {
         // What costs truth or work, then what this machine cannot offer.
         let mut troubles = listed.troubles(round.gpu_state, view);
         troubles.extend(round.failed.iter().map(|why| format!("the last round of samples failed: {why}")));
@@ -136,9 +132,10 @@ impl About {
                 keep_warmth(&mut next.gpus, &record.gpus);
             }
             for gpu in &mut next.gpus {
-                gpu.held_bytes = held.get(&gpu.uuid).copied().unwrap_or(0);
+                gpu.held_bytes = held.bytes.get(&gpu.uuid).copied().unwrap_or(0);
             }
-            next.holds = holds;
+            next.holds = held.holds;
+            next.last_fencing_token = held.last_token;
             next.gpu_sample_state = round.gpu_state.into();
             next.gpu_driver_version.clone_from(&view.round.driver_version);
             next.host.clone_from(&host.stats);

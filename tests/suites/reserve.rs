@@ -1,7 +1,4 @@
 //! Reservations with the real binary: a queen or two, a hive with a made-up GPU driver, `rbee reserve` and what follows.
-//!
-//! These need both halves: the hive's ledger and `GrantService`, the tunnel from the queen to it, and starts with
-//! `--reservation`. Until a hive serves them every Reserve here ends with UNAVAILABLE (exit code 4).
 // Everything in this file is a test or a part of one.
 #![allow(clippy::unwrap_used)]
 
@@ -15,10 +12,6 @@ const SOON: Duration = Duration::from_secs(40);
 fn rounds() -> usize {
     if std::env::var_os("LONG").is_some() { 1_000 } else { 20 }
 }
-
-/// In every so many of these rounds the queen that lost gives back what the other one holds. Who made a reservation that was given
-/// back before the hive's record showed it tells of it for 5 s.
-const ELSEWHERE: usize = 20;
 
 /// One machine with a GPU of 24 GiB and one idle worker, and as many queens as asked for.
 struct Machine {
@@ -182,8 +175,8 @@ async fn g8_two_schedulers_race_over_one_worker_through_two_queens() {
         let other = 1 - won[0];
         let known = |scene: &Scene| scene.rbee(&["reservations", "-o", "name"]).stdout.contains(&id).then_some(());
         machine.until("the reservation at the other queen", other, known).await;
-        let back = if round % ELSEWHERE == 0 { other } else { won[0] };
-        assert_eq!(release(&machine.scenes[back], &id).code, Some(0));
+        // Given back there, often before the one that made it has heard of it from the hive.
+        assert_eq!(release(&machine.scenes[other], &id).code, Some(0));
         machine.nothing_is_held(0).await;
         machine.nothing_is_held(1).await;
     }

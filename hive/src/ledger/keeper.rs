@@ -1,5 +1,6 @@
 //! Keeps the ledger: one lock around what is granted and its file, so that whoever looks for room and whoever takes it are
-//! one. Blocks, for as long as the disk takes; only [`Keeper::ended`] and [`Keeper::subscribe`] do not.
+//! one. Blocks, for as long as the disk takes; only [`Keeper::ended`], [`Keeper::granted`] and [`Keeper::subscribe`]
+//! do not.
 //!
 //! A change is decided, then written, then made: what was not written has not happened. What ends, though, has ended: it
 //! is written as soon as the disk takes it, and before its room is given to anybody else.
@@ -24,6 +25,15 @@ use tracing::{info, warn};
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
+/// What is granted at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// Every grant, in the order of their tokens.
+    pub grants: Vec<Grant>,
+    /// The newest fencing token that was ever given; 0 before the first.
+    pub last_token: u64,
+}
+
 /// The ledger of a hive.
 pub struct Keeper {
     state: Mutex<State>,
@@ -33,7 +43,7 @@ pub struct Keeper {
     ended: PlainMutex<BTreeSet<WorkerId>>,
     /// Rings when there is something to do in [`Keeper::tidy`].
     bell: Notify,
-    news: watch::Sender<Arc<Vec<Grant>>>,
+    news: watch::Sender<Arc<Granted>>,
 }
 
 #[derive(Debug)]
@@ -82,8 +92,13 @@ impl Keeper {
     }
 
     /// Every grant, now and whenever that changes.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Vec<Grant>>> {
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Granted>> {
         self.news.subscribe()
+    }
+
+    /// Every grant now.
+    pub fn granted(&self) -> Arc<Granted> {
+        self.news.borrow().clone()
     }
 
     /// Grants all wishes or none. `scene` is asked once nobody else can grant anything.
@@ -172,8 +187,8 @@ impl Keeper {
 
     /// From now to when the next grant expires; `None` when none will.
     pub fn next_end(&self) -> Option<Duration> {
-        let grants = self.news.borrow();
-        let ends = grants.iter().filter(|grant| grant.used.is_none()).map(|grant| grant.until);
+        let granted = self.granted();
+        let ends = granted.grants.iter().filter(|grant| grant.used.is_none()).map(|grant| grant.until);
         Some(Duration::from_nanos(ends.min()?).saturating_sub((self.clock)().boot))
     }
 
@@ -226,7 +241,9 @@ impl Keeper {
 
     /// Called with the lock held, so that news come in order.
     fn publish(&self, state: &State) {
-        self.news.send_replace(Arc::new(state.ledger.grants().cloned().collect()));
+        let granted =
+            Granted { grants: state.ledger.grants().cloned().collect(), last_token: state.ledger.last_token() };
+        self.news.send_replace(Arc::new(granted));
     }
 }
 

@@ -5,6 +5,17 @@ use common::timestamp;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
+/// What is told of what is granted, as it was at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Held {
+    /// Every hold.
+    pub holds: Vec<proto::Hold>,
+    /// The newest fencing token that was ever given.
+    pub last_token: u64,
+    /// Bytes of each GPU that are granted or promised and not used yet.
+    pub bytes: BTreeMap<String, u64>,
+}
+
 /// Holds, in the order of the grants. `used` tells how many bytes a worker uses of a GPU: what it uses of several grants
 /// is that of the first ones.
 pub fn shown(grants: &[Grant], used: &dyn Fn(&str, &str) -> u64) -> Vec<proto::Hold> {
@@ -48,10 +59,13 @@ fn hold(grant: &Grant) -> proto::Hold {
     }
 }
 
-/// Whether two lists of holds tell the same, but for what workers use of them, which moves all the time.
-pub fn same_holds(one: &[proto::Hold], other: &[proto::Hold]) -> bool {
+/// Whether two records tell the same of what is granted, and of what was and has ended; but for what workers use of it,
+/// which moves all the time.
+pub fn same_holds(one: &proto::Hive, other: &proto::Hive) -> bool {
     let same = |(one, other): (&proto::Hold, &proto::Hold)| {
         proto::Hold { unused_vram_bytes: 0, ..one.clone() } == proto::Hold { unused_vram_bytes: 0, ..other.clone() }
     };
-    one.len() == other.len() && one.iter().zip(other).all(same)
+    one.last_fencing_token == other.last_fencing_token
+        && one.holds.len() == other.holds.len()
+        && one.holds.iter().zip(&other.holds).all(same)
 }

@@ -32,9 +32,9 @@ struct Part {
     places: Vec<(Place, u64)>,
     /// What was granted, once it was answered.
     holds: Vec<Hold>,
-    /// The hive's record has shown a trace of it: it counts as taken there.
+    /// The hive's record has shown a trace of it, or that it has ended: the record says what it takes.
     counted: bool,
-    /// The hive's record has shown it as it was answered.
+    /// The hive's record has shown it as it was answered, or that it has ended.
     seen: bool,
 }
 
@@ -133,7 +133,7 @@ impl Recent {
                 continue;
             }
             for part in entry.parts.iter_mut().filter(|part| !part.seen) {
-                let look = |hive: &proto::Hive| part.look(id, &hive.holds);
+                let look = |hive: &proto::Hive| part.look(id, hive);
                 let (counted, seen) = fleet.look_at(now, &part.hive, |hive, _| look(hive)).unwrap_or_default();
                 (part.counted, part.seen) = (part.counted || counted, seen && entry.stage == Stage::Answered);
             }
@@ -181,14 +181,19 @@ impl Part {
         Self { hive, places: Vec::new(), holds, counted: false, seen: false }
     }
 
-    /// Whether a record shows this part at all, and whether as new as it was answered.
-    fn look(&self, id: &str, holds: &[Hold]) -> (bool, bool) {
+    /// Whether a record shows this part at all, and whether as new as it was answered. One that knows its tokens and
+    /// shows none of it is newer: it has ended there.
+    fn look(&self, id: &str, hive: &proto::Hive) -> (bool, bool) {
         let end = |hold: &Hold| hold.expire_time.as_ref().and_then(common::from_timestamp);
         let as_new = |shown: &&Hold| {
             let own = self.holds.iter().find(|own| own.part == shown.part);
             !shown.tentative && (!shown.used_by.is_empty() || own.is_none_or(|own| end(shown) >= end(own)))
         };
-        let shown: Vec<&Hold> = holds.iter().filter(|hold| hold.reservation == id).collect();
+        let shown: Vec<&Hold> = hive.holds.iter().filter(|hold| hold.reservation == id).collect();
+        let known = |hold: &Hold| hold.fencing_token <= hive.last_fencing_token;
+        if shown.is_empty() && !self.holds.is_empty() && self.holds.iter().all(known) {
+            return (true, true);
+        }
         (!shown.is_empty(), !shown.is_empty() && shown.iter().all(as_new))
     }
 }

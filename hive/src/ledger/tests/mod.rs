@@ -124,5 +124,5 @@ fn tokens(grants: &[Grant]) -> Vec<u64> {
 /// What is granted now.
 fn granted(keeper: &Keeper) -> Vec<Grant> {
     keeper.tidy(BTreeSet::new);
-    keeper.subscribe().borrow().as_ref().clone()
+    keeper.granted().grants.clone()
 }

@@ -94,5 +94,12 @@ fn holds_tell_what_their_worker_does_not_use_yet() {
     assert_eq!((unused(0), unused(4 * G), unused(9 * G)), (vec![2, 3], vec![0, 1], vec![0, 0]));
     let used = all(4 * G);
     assert_eq!((used[0].used_by.as_str(), used[0].tentative, used[0].expire_time), ("llm/2", false, None));
-    assert!(same_holds(&used, &all(0)) && !same_holds(&used, &used[..1]));
+    let record = |holds: &[proto::Hold], token| proto::Hive {
+        holds: holds.to_vec(),
+        last_fencing_token: token,
+        ..proto::Hive::default()
+    };
+    let told = record(&used, 2);
+    assert!(same_holds(&told, &record(&all(0), 2)) && !same_holds(&told, &record(&used[..1], 2)));
+    assert!(!same_holds(&told, &record(&used, 3)), "what was granted and has ended meanwhile is news too");
 }

@@ -115,9 +115,9 @@ impl Frames {
     }
 
     /// Whether the hive's record tells what does not wait for the next round: that something was granted, or is not any
-    /// more.
+    /// more, also both in between.
     fn urgent(&self) -> bool {
-        !same_holds(&self.handed.hive().holds, &self.sources.hive.borrow().holds)
+        !same_holds(self.handed.hive(), &self.sources.hive.borrow())
     }
 
     fn goodbye(&mut self) -> PushTelemetryRequest {

@@ -186,14 +186,18 @@ async fn what_is_granted_is_told_at_once_and_what_else_moves_with_the_next_round
     scene.frame().await;
     let hive = |used: u64, holds: &[u64]| {
         let hold = |token: &u64| proto::Hold { fencing_token: *token, unused_vram_bytes: used, ..Default::default() };
-        Arc::new(proto::Hive { holds: holds.iter().map(hold).collect(), worker_count: 7, ..Default::default() })
+        let holds = holds.iter().map(hold).collect();
+        proto::Hive { holds, last_fencing_token: 2, worker_count: 7, ..Default::default() }
     };
-    scene.hive.send_replace(hive(1, &[1]));
+    let ended = proto::Hive { last_fencing_token: 3, ..hive(2, &[1, 2]) };
+    scene.hive.send_replace(hive(1, &[1]).into());
     assert_eq!(scene.frame().await.hive.unwrap().holds.len(), 1);
-    scene.hive.send_replace(hive(2, &[1]));
-    scene.hive.send_replace(hive(2, &[1, 2]));
+    scene.hive.send_replace(hive(2, &[1]).into());
+    scene.hive.send_replace(hive(2, &[1, 2]).into());
     let told = scene.frame().await;
     assert_eq!((told.sequence, told.hive.unwrap().holds.len()), (3, 2), "what it does not use yet sends no frame");
+    scene.hive.send_replace(ended.into());
+    assert_eq!(scene.frame().await.hive.unwrap().last_fencing_token, 3, "granted and given back between two frames");
 }
 
 #[tokio::test]

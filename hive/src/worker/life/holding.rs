@@ -8,7 +8,7 @@ use super::entry::Entry;
 use super::room::{self, Taken};
 use super::{Inner, Life};
 use crate::gpus::GpuView;
-use crate::ledger::{self, Ask, Grant, Refusal, Scene, Wish};
+use crate::ledger::{self, Ask, Grant, Granted, Held, Refusal, Scene, Wish};
 use crate::roster::Slot;
 use common::WorkerId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,31 +58,32 @@ impl Life {
     /// Everything that is granted now.
     pub async fn list_holds(&self) -> Result<Vec<proto::Hold>, Refusal> {
         self.granting(|inner| {
-            let grants = inner.ledger.subscribe().borrow().clone();
-            Ok(Taken::new(inner, inner.gpus.borrow().clone()).shown(&grants))
+            let granted = inner.ledger.granted();
+            Ok(Taken::new(inner, inner.gpus.borrow().clone()).shown(&granted.grants))
         })
         .await
     }
 
     /// Every grant, now and whenever that changes.
-    pub fn grants(&self) -> Receiver<Arc<Vec<Grant>>> {
+    pub fn grants(&self) -> Receiver<Arc<Granted>> {
         self.inner().ledger.subscribe()
     }
 
     /// What is granted, and how many bytes of each GPU are granted or promised and not used yet.
-    pub fn held(&self, view: &Arc<GpuView>) -> (Vec<proto::Hold>, BTreeMap<String, u64>) {
+    pub fn held(&self, view: &Arc<GpuView>) -> Held {
         let inner = self.inner();
-        let grants = inner.ledger.subscribe().borrow().clone();
-        if grants.is_empty() && room::promised_gpus(&mut inner.table(), &grants).is_empty() {
-            return Default::default();
+        let granted = inner.ledger.granted();
+        let Granted { grants, last_token } = granted.as_ref();
+        if grants.is_empty() && room::promised_gpus(&mut inner.table(), grants).is_empty() {
+            return Held { last_token: *last_token, ..Held::default() };
         }
         let taken = Taken::new(inner, view.clone());
         let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
-        for promise in taken.promises(inner, None, &grants) {
+        for promise in taken.promises(inner, None, grants) {
             let sum = bytes.entry(promise.uuid.clone()).or_default();
             *sum = sum.saturating_add(promise.due());
         }
-        (taken.shown(&grants), bytes)
+        Held { holds: taken.shown(grants), last_token: *last_token, bytes }
     }
 
     /// Where it may block.
@@ -108,7 +109,7 @@ impl Taken {
 impl Inner {
     /// What a grant is decided from. Called while nobody else can grant anything.
     fn scene(&self, ask: &Ask, taken: &Taken) -> Scene {
-        let grants = self.ledger.subscribe().borrow().clone();
+        let granted = self.ledger.granted();
         let wished = ask.wishes.iter().filter_map(|wish| match wish {
             Wish::Worker(id) => Some((id.clone(), self.holdable(id)?)),
             Wish::Vram { .. } => None,
@@ -116,7 +117,7 @@ impl Inner {
         Scene {
             at: Instant::now(),
             workers: wished.collect(),
-            promises: taken.without_grants(&mut self.table(), None, &grants),
+            promises: taken.without_grants(&mut self.table(), None, &granted.grants),
             view: taken.view.clone(),
             used: taken.used.clone(),
             ours: taken.owners.keys().copied().collect(),
@@ -159,8 +160,8 @@ impl Inner {
         };
         let lives = |worker: &str, reservation: &str| users.contains(&(worker.to_owned(), reservation.to_owned()));
         self.ledger.review(|ledger| ledger.review(&lives, &|gpu| self.ledger.owns(gpu)));
-        let grants = self.ledger.subscribe().borrow().clone();
-        let promised = room::promised_gpus(&mut self.table(), &grants);
+        let Granted { grants, .. } = &*self.ledger.granted();
+        let promised = room::promised_gpus(&mut self.table(), grants);
         for gpu in promised {
             if let Err(error) = self.ledger.owns(&gpu) {
                 warn!(gpu, error, "a GPU of which workers here were promised memory is granted by another hive");
@@ -182,8 +183,8 @@ impl Inner {
 
     fn tidy(&self) {
         self.ledger.tidy(|| {
-            let grants = self.ledger.subscribe().borrow().clone();
-            room::promised_gpus(&mut self.table(), &grants)
+            let granted = self.ledger.granted();
+            room::promised_gpus(&mut self.table(), &granted.grants)
         });
     }
 }

@@ -287,7 +287,12 @@ impl FakeHive {
             ..Gpu::default()
         };
         let holds = ledger.holds.iter().map(|(hold, _)| hold.clone()).collect();
-        proto::Hive { gpus: ledger.gpus.iter().map(gpu).collect(), holds, ..sample::hive(self.id.as_str()) }
+        proto::Hive {
+            gpus: ledger.gpus.iter().map(gpu).collect(),
+            holds,
+            last_fencing_token: ledger.token,
+            ..sample::hive(self.id.as_str())
+        }
     }
 
     /// Its workers, as it would report them.

@@ -39,6 +39,23 @@ async fn an_answer_of_another_queen_is_waited_for_before_it_is_called_unknown() 
 }
 
 #[tokio::test]
+async fn what_another_queen_gave_back_is_gone_as_soon_as_the_hive_says_so() {
+    let hive = FakeHive::start("box", vec![idle()], &[]).await;
+    let queens = [Queen::new(std::slice::from_ref(&hive)), Queen::new(std::slice::from_ref(&hive))];
+    let id = queens[0].reserve(vec![any()]).await.unwrap().reservation.id;
+    queens[1].hear(&hive);
+    let before = hive.record().last_fencing_token - 1;
+    assert_eq!(queens[1].reserving.release(&id).await.unwrap().released, 1);
+    // A record from before the grant says nothing of it.
+    queens[0].hear_record(proto::Hive { last_fencing_token: before, ..hive.record() }, &hive);
+    assert_eq!(queens[0].reserving.list("").len(), 1);
+    assert!(queens[0].reserve(vec![any()]).await.is_err(), "not offered while it may be held");
+    queens[0].hear(&hive);
+    assert_eq!(queens[0].reserving.list(""), []);
+    assert!(queens[0].reserve(vec![any()]).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_release_is_harmless_twice_and_leaves_what_a_worker_uses() {
     let hive = FakeHive::start("box", vec![idle()], &[("GPU-1", 8)]).await;
     let queen = Queen::new(std::slice::from_ref(&hive));

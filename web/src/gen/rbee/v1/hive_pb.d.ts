@@ -162,6 +162,14 @@ export declare type Hive = Message<"rbee.v1.Hive"> & {
    * @generated from field: bool remote_start = 24;
    */
   remoteStart: boolean;
+
+  /**
+   * The newest fencing token that it has ever given, 0 before the first: a hold with this token or an older one that is
+   * not among the holds has ended.
+   *
+   * @generated from field: uint64 last_fencing_token = 25;
+   */
+  lastFencingToken: bigint;
 };
 
 /**
