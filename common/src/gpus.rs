@@ -51,6 +51,15 @@ impl Uses {
         }
     }
 
+    /// The UUIDs of the GPUs, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let (sole, rows) = match self {
+            Self::Sole(uuid) => (Some(uuid.as_str()), &[][..]),
+            Self::Rows(rows) => (None, rows.as_slice()),
+        };
+        sole.into_iter().chain(rows.iter().map(|row| row.uuid.as_str()))
+    }
+
     /// Brings the rows of a worker with these sums up to date.
     pub fn apply(&self, gpus: &mut Vec<GpuUse>, sums: (Option<f64>, Option<u64>)) {
         match self {

@@ -1,10 +1,12 @@
 //! The moving fields of a worker as small integers, and batches of them as packed columns of differences. Both ends
 //! hold the last [`Quanta`] of every slot; a batch makes sense only against the state that its sender held.
 
+mod compact;
 mod fields;
 mod pack;
 mod room;
 
+pub use compact::Compact;
 pub use fields::{FIELD_NUMBERS, FIELDS, at};
 pub use pack::{Packer, pack, packed_len, unpack};
 pub use room::{ReadError, Room, Written};
@@ -32,8 +34,6 @@ pub enum ColumnError {
 
 /// Fewer are told by their distances: those take a byte each, and a run takes three.
 const RUN_MIN: usize = 4;
-/// Values in a line of a cache.
-const PER_LINE: usize = 8;
 
 /// The moving fields of one worker, in the units of `Columns`. Laid out in this order: what every frame writes of a worker
 /// stands in its first two lines of the processor's cache.
@@ -52,12 +52,6 @@ impl Default for Quanta {
 }
 
 impl Quanta {
-    /// Reads of every part of it, so that all of it is on its way from memory: of many, one after the other, at the same time.
-    #[inline]
-    pub fn touch(&self) -> i64 {
-        self.values.iter().step_by(PER_LINE).fold(i64::from(self.present), |sum, value| sum ^ value)
-    }
-
     /// The quanta of a full row. Numbers that are NaN, infinite, negative or beyond belief become absent.
     pub fn of(stats: &ProcessStats) -> Self {
         let mut quanta = Self::default();

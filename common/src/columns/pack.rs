@@ -1,6 +1,7 @@
 //! Whole states as columns: differences from nothing. Whoever reads them needs to hold nothing, so that one message fits
 //! all who are told of the same workers.
 
+use super::compact::{self, Compact, LONGEST, WORD};
 use super::fields::FIELDS;
 use super::room::{DELTAS, FIRST, PRESENT, RUN, SLOT_GAPS};
 use super::{ColumnError, Quanta, RUN_MIN, decode};
@@ -9,61 +10,37 @@ use proto::Columns;
 
 /// About what one worker takes beside its values.
 const NAMED: usize = 2;
-/// The longest varint, in bytes.
-const LONGEST: usize = 10;
-
-/// As the wire has differences.
-fn zigzag(value: i64) -> u64 {
-    (value << 1 ^ value >> 63) as u64
-}
-
-/// Appends a varint. Most are of a byte or two.
-#[inline]
-fn put_varint(value: u64, bytes: &mut Vec<u8>) {
-    match value {
-        0..0x80 => bytes.push(value as u8),
-        0x80..0x4000 => bytes.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]),
-        _ => encode_varint(value, bytes),
-    }
-}
-
 /// About how many bytes those fields of a worker take among others.
-pub fn packed_len(quanta: &Quanta, fields: u32) -> usize {
-    let mut length = NAMED;
-    let mut left = quanta.present & fields;
-    while left != 0 {
-        length += encoded_len_varint(zigzag(quanta.values[left.trailing_zeros() as usize]));
-        left &= left - 1;
-    }
-    length
+pub fn packed_len(numbers: &Compact, fields: u32) -> usize {
+    NAMED + numbers.told(fields).map(<[u8]>::len).sum::<usize>()
 }
 
-/// Workers on their way into columns.
+/// Workers on their way into columns, in room that is used again.
 #[derive(Debug, Default)]
 pub struct Packer {
     rows: Vec<Head>,
-    /// One row's after the other's, in the order of the fields.
-    values: Vec<i64>,
+    /// One row's varints after the other's, in the order of the fields.
+    values: Vec<u8>,
+    /// Which workers have a value in a column, or are meant at all.
+    names: Vec<u8>,
+    /// Room for the values of one column.
+    column: Vec<u8>,
+    message: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Head {
     slot: u32,
     present: u32,
-    /// Its next value.
+    /// Where its next value begins.
     next: u32,
 }
 
 impl Packer {
     /// Adds those fields of a worker that are set in `fields`. Each worker once, in any order.
-    pub fn add(&mut self, slot: u32, quanta: &Quanta, fields: u32) {
-        let present = quanta.present & fields;
-        self.rows.push(Head { slot, present, next: self.values.len() as u32 });
-        let mut left = present;
-        while left != 0 {
-            self.values.push(quanta.values[left.trailing_zeros() as usize]);
-            left &= left - 1;
-        }
+    pub fn add(&mut self, slot: u32, numbers: &Compact, fields: u32) {
+        self.rows.push(Head { slot, present: numbers.present() & fields, next: self.values.len() as u32 });
+        numbers.told(fields).for_each(|bytes| self.values.extend_from_slice(bytes));
     }
 
     /// Whether there are none.
@@ -71,48 +48,61 @@ impl Packer {
         self.rows.is_empty()
     }
 
-    /// As a `Columns` message.
-    pub fn pack(mut self) -> Vec<u8> {
-        self.rows.sort_unstable_by_key(|row| row.slot);
+    /// How many bytes of room it has.
+    pub fn capacity(&self) -> usize {
+        let rows = self.rows.capacity() * size_of::<Head>();
+        rows + self.values.capacity() + self.names.capacity() + self.column.capacity() + self.message.capacity()
+    }
+
+    /// As a `Columns` message. There are none afterwards.
+    pub fn pack(&mut self) -> &[u8] {
+        // Those of one hive stand together and in order: a sort that sees it does little.
+        self.rows.sort_by_key(|row| row.slot);
         let some = self.rows.iter().fold(0, |some, row| some | row.present);
         let all = self.rows.iter().fold(u32::MAX, |all, row| all & row.present);
-        // Small numbers take a byte or two each.
-        let (mut bytes, mut message) = (Vec::new(), Vec::with_capacity(2 * (self.rows.len() + self.values.len())));
-        pack_slots(self.rows.iter().map(|row| row.slot), some != 0, &mut bytes, &mut message);
+        self.message.clear();
+        pack_slots(self.rows.iter().map(|row| row.slot), some != 0, &mut self.names, &mut self.message);
+        self.values.resize(self.values.len() + WORD, 0);
+        self.column.resize(self.column.len().max(self.rows.len() * LONGEST + WORD), 0);
         for field in (0..FIELDS).filter(|field| some >> field & 1 == 1) {
-            self.pack_column(field, all >> field & 1 == 1, &mut bytes, &mut message);
+            self.pack_column(field, all >> field & 1 == 1);
         }
-        message
+        self.rows.clear();
+        self.values.clear();
+        &self.message
     }
 
     /// One column; in `full` ones all workers have a value. To be called for one field after the other.
-    fn pack_column(&mut self, number: usize, full: bool, bytes: &mut Vec<u8>, message: &mut Vec<u8>) {
-        let mut present = vec![0u8; if full { 0 } else { self.rows.len().div_ceil(8) }];
-        bytes.reserve(self.rows.len() * LONGEST);
-        for (at, row) in self.rows.iter_mut().enumerate() {
+    fn pack_column(&mut self, number: usize, full: bool) {
+        let Self { rows, values, names, column, message } = self;
+        names.resize(if full { 0 } else { rows.len().div_ceil(8) }, 0);
+        let mut end = 0;
+        for (at, row) in rows.iter_mut().enumerate() {
             if row.present >> number & 1 == 0 {
                 continue;
             }
-            if let Some(byte) = present.get_mut(at / 8) {
+            if let Some(byte) = names.get_mut(at / 8) {
                 *byte |= 1 << (at % 8);
             }
-            put_varint(zigzag(self.values[row.next as usize]), bytes);
-            row.next += 1;
+            let length = compact::copy_first(&values[row.next as usize..], &mut column[end..]);
+            (row.next, end) = (row.next + length as u32, end + length);
         }
+        let deltas = &column[..end];
         let part =
             |bytes: &[u8]| if bytes.is_empty() { 0 } else { 1 + encoded_len_varint(bytes.len() as u64) + bytes.len() };
         encode_key(FIRST + number as u32, WireType::LengthDelimited, message);
-        encode_varint((part(&present) + part(bytes)) as u64, message);
-        field(PRESENT, &mut present, message);
-        field(DELTAS, bytes, message);
+        encode_varint((part(names) + part(deltas)) as u64, message);
+        field(PRESENT, names, message);
+        field(DELTAS, deltas, message);
+        names.clear();
     }
 }
 
 /// Packs workers, each of them once, as a `Columns` message.
 pub fn pack<'a>(rows: impl IntoIterator<Item = (u32, &'a Quanta)>) -> Vec<u8> {
     let mut packer = Packer::default();
-    rows.into_iter().for_each(|(slot, quanta)| packer.add(slot, quanta, u32::MAX));
-    packer.pack()
+    rows.into_iter().for_each(|(slot, quanta)| packer.add(slot, &Compact::of(quanta), u32::MAX));
+    packer.pack().to_vec()
 }
 
 /// Slots as distances; where `with_run`, those that one after the other end them as their number.
@@ -130,18 +120,19 @@ fn pack_slots(slots: impl Iterator<Item = u32> + Clone, with_run: bool, gaps: &m
         last = slot;
     }
     field(SLOT_GAPS, gaps, message);
+    gaps.clear();
     if run > 0 {
         encode_key(RUN, WireType::Varint, message);
         encode_varint(run as u64, message);
     }
 }
 
-/// Appends a field that is not empty, and empties it.
-fn field(number: u32, bytes: &mut Vec<u8>, message: &mut Vec<u8>) {
+/// Appends a field that is not empty.
+fn field(number: u32, bytes: &[u8], message: &mut Vec<u8>) {
     if !bytes.is_empty() {
         encode_key(number, WireType::LengthDelimited, message);
         encode_varint(bytes.len() as u64, message);
-        message.append(bytes);
+        message.extend_from_slice(bytes);
     }
 }
 
@@ -180,7 +171,7 @@ mod tests {
             let mut ours = Columns::decode(message.as_slice()).unwrap();
             assert_eq!(ours, theirs);
             assert_eq!(unpack(&mut ours).unwrap(), rows);
-            let about: usize = rows.iter().map(|(_, quanta)| packed_len(quanta, u32::MAX)).sum();
+            let about: usize = rows.iter().map(|(_, quanta)| packed_len(&Compact::of(quanta), u32::MAX)).sum();
             assert!(
                 message.len() < about + FIELDS * (8 + rows.len().div_ceil(8)) + 8
                     && about <= message.len() + NAMED * rows.len(),

@@ -4,27 +4,58 @@
 use common::columns::{Quanta, Written, at};
 use common::gpus::Uses;
 use proto::{Activity, GpuSampleState, GpuUse, ProcessStats, Readiness};
+use std::sync::Arc;
+
+mod copied;
+
+pub use copied::Copied;
 
 /// The fields of [`Measured::sums`], as bits.
 pub const SUMS: u32 = 1 << at::GPU_UTIL_PCT | 1 << at::VRAM;
 
 /// Numbers of one worker, in the order in which a frame meets them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 #[repr(C)]
 pub struct Measured {
     /// Bit i: `row` says field i more exactly than `quanta`.
     inexact: u32,
+    list: List,
     quanta: Quanta,
     /// As it came, while it says anything more exactly.
     row: Option<Box<ProcessStats>>,
     gpus: Vec<GpuUse>,
 }
 
+/// What a list of GPUs is called, whatever is used of them: another list has another one, or is compared by its names.
+#[derive(Debug, Clone, Default)]
+struct List(Option<Arc<()>>);
+
+impl List {
+    fn of(gpus: &[GpuUse]) -> Self {
+        Self((!gpus.is_empty()).then(Arc::default))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+}
+
+fn same_names(one: &[GpuUse], other: &[GpuUse]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.uuid == other.uuid)
+}
+
 impl Measured {
     /// Of a row without numbers that cannot be true, and the same as columns count them.
     pub fn of(quanta: Quanta, mut row: ProcessStats) -> Self {
         let (gpus, inexact) = (std::mem::take(&mut row.gpus), quanta.inexact(&row));
-        Self { quanta, inexact, row: (inexact != 0).then(|| Box::new(row)), gpus }
+        Self { quanta, inexact, row: (inexact != 0).then(|| Box::new(row)), list: List::of(&gpus), gpus }
     }
 
     /// For [`common::columns::Room::step`], after which [`Measured::wrote`] is to be called.
@@ -57,7 +88,11 @@ impl Measured {
     pub fn write_gpus(&mut self, uses: &Uses) -> bool {
         let sums = self.sums();
         let other = !uses.still_in(&self.gpus, sums);
+        let listed = uses.names().eq(self.gpus.iter().map(|gpu| gpu.uuid.as_str()));
         uses.apply(&mut self.gpus, sums);
+        if !listed {
+            self.list = List::of(&self.gpus);
+        }
         other
     }
 
@@ -69,17 +104,6 @@ impl Measured {
         row
     }
 
-    /// Has it on its way from memory.
-    #[inline]
-    pub fn touch(&self) -> i64 {
-        self.quanta.touch()
-    }
-
-    /// As columns count them, if they say everything.
-    pub fn quanta(&self) -> Option<&Quanta> {
-        (self.inexact == 0).then_some(&self.quanta)
-    }
-
     /// Its use of each GPU.
     pub fn gpus(&self) -> &[GpuUse] {
         &self.gpus
@@ -89,25 +113,6 @@ impl Measured {
     pub fn is(&self, other: &Self) -> bool {
         let same = (&self.quanta, self.inexact, &self.gpus) == (&other.quanta, other.inexact, &other.gpus);
         same && (self.inexact == 0 || self.row() == other.row())
-    }
-
-    /// Takes over what another says, in the room that there is: names of GPUs are copied where they are others.
-    pub fn copy(&mut self, from: &Self) {
-        (self.quanta, self.inexact) = (from.quanta, from.inexact);
-        self.row.clone_from(&from.row);
-        if self.is_on_those_of(from) {
-            for (gpu, from) in self.gpus.iter_mut().zip(&from.gpus) {
-                (gpu.util_pct, gpu.vram_bytes) = (from.util_pct, from.vram_bytes);
-            }
-        } else {
-            self.gpus.clone_from(&from.gpus);
-        }
-    }
-
-    /// Whether the GPUs are the same, in the same order.
-    pub fn is_on_those_of(&self, other: &Self) -> bool {
-        let same = |(a, b): (&GpuUse, &GpuUse)| a.uuid == b.uuid;
-        self.gpus.len() == other.gpus.len() && self.gpus.iter().zip(&other.gpus).all(same)
     }
 
     /// GPU use and memory over all GPUs.
@@ -175,14 +180,6 @@ impl Measured {
     }
 }
 
-impl Clone for Measured {
-    fn clone(&self) -> Self {
-        let mut clone = Self::default();
-        clone.copy(self);
-        clone
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,16 +204,16 @@ mod tests {
         let gpus = vec![GpuUse { uuid: "a".into(), util_pct: Some(1.0), vram_bytes: Some(5) }];
         let first = ProcessStats { cpu_pct: Some(1.0 / 3.0), vram_bytes: Some(4_097), gpus, ..ProcessStats::default() };
         let mut kept = measured(&first);
-        assert_eq!((kept.row(), kept.quanta(), kept.cpu_pct()), (first.clone(), None, Some(1.0 / 3.0)));
+        assert_eq!((kept.row(), kept.inexact != 0, kept.cpu_pct()), (first.clone(), true, Some(1.0 / 3.0)));
         let second = ProcessStats { cpu_pct: Some(2.0), gpu_util_pct: Some(7.5), ..first.clone() };
         step(&mut kept, &first, &second);
         let row = kept.row();
         assert_eq!((row.cpu_pct, row.vram_bytes, row.gpu_util_pct), (Some(2.0), Some(4_097), Some(7.5)));
         assert_eq!((row.gpus[0].util_pct, row.gpus[0].vram_bytes), (Some(7.5), Some(4_097)));
-        assert!(kept.quanta().is_none() && kept.row.is_some());
+        assert!(kept.inexact != 0 && kept.row.is_some());
         let third = ProcessStats { vram_bytes: Some(8_192), ..second.clone() };
         step(&mut kept, &second, &third);
-        assert_eq!((kept.row().vram_bytes, kept.row.is_none(), kept.quanta().is_some()), (Some(8_192), true, true));
+        assert_eq!((kept.row().vram_bytes, kept.row.is_none(), kept.inexact), (Some(8_192), true, 0));
     }
 
     #[test]

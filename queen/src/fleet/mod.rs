@@ -35,7 +35,7 @@ pub use expire::{Expired, Kept};
 pub use filter::matches;
 pub use holds::is_reservation_id;
 pub use mask::{Mask, MaskError};
-pub use measured::Measured;
+pub use measured::{Copied, Measured};
 pub use session::{Opened, hive_of};
 pub use spec::Spec;
 pub use tally::{Met, Tally};

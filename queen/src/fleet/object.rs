@@ -1,7 +1,7 @@
 //! Objects as the bytes they have inside an `Update`: field key, length, message. Made once per change; an update is
 //! these bytes one after the other.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use proto::{Freshness, HiveBeat, ProcessStats};
@@ -12,7 +12,7 @@ pub(super) const HIVES: u32 = 3;
 const REMOVED_WORKERS: u32 = 4;
 const REMOVED_HIVES: u32 = 5;
 pub(super) const BEATS: u32 = 6;
-const COLUMNS: u32 = 8;
+pub(super) const COLUMNS: u32 = 8;
 const GPUS: u32 = 9;
 
 /// Fields of `Worker`.
@@ -24,7 +24,7 @@ const RESERVATION: u32 = 6;
 const SLOT: u32 = 7;
 
 /// Appends field key and length of a message, string or bytes.
-pub fn open(field: u32, length: usize, into: &mut BytesMut) {
+pub fn open(field: u32, length: usize, into: &mut impl BufMut) {
     encode_key(field, WireType::LengthDelimited, into);
     encode_varint(length as u64, into);
 }
@@ -86,14 +86,6 @@ pub fn worker(
     bytes.freeze()
 }
 
-/// Numbers of workers, as a `Columns` message.
-pub fn columns(message: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(field_len(COLUMNS, message.len()));
-    open(COLUMNS, message.len(), &mut bytes);
-    bytes.extend_from_slice(message);
-    bytes.freeze()
-}
-
 /// Numbers of one worker's GPUs.
 pub fn gpus(gpus: &proto::SlotGpus) -> Bytes {
     whole(GPUS, gpus)
@@ -104,9 +96,20 @@ pub fn hive(hive: &proto::Hive) -> Bytes {
     whole(HIVES, hive)
 }
 
+/// How many bytes it takes to tell that a hive was heard from.
+pub fn beat_len(beat: &HiveBeat) -> usize {
+    field_len(BEATS, beat.encoded_len())
+}
+
 /// News that a hive was heard from.
 pub fn beat(beat: &HiveBeat) -> Bytes {
     whole(BEATS, beat)
+}
+
+/// The same, appended.
+pub fn write_beat(beat: &HiveBeat, into: &mut Vec<u8>) {
+    open(BEATS, beat.encoded_len(), into);
+    beat.encode_raw(into);
 }
 
 /// The removal of a worker (`hive/group/instance`) or of a hive.

@@ -1,6 +1,7 @@
 //! The latest-revision index: every object once, at its newest revision. Revisions are allotted inside the one lock
 //! that links the objects, and readers take their upper bound under it, so no number appears behind a cursor.
 
+mod beat;
 mod class;
 mod classes;
 mod followers;
@@ -20,6 +21,7 @@ mod tip;
 mod wanted;
 mod watched;
 
+pub use beat::Beat;
 pub use class::Class;
 pub use classes::TooManyClasses;
 pub use followers::{Bell, Following, INTERVALS, Rhythm, Why};
@@ -35,6 +37,7 @@ pub use wanted::Wanted;
 use super::Spec;
 use super::filter;
 use super::object;
+use beat::LastBeat;
 use bytes::Bytes;
 use followers::Followers;
 use list::Ordered;
@@ -91,20 +94,22 @@ impl Subject {
     }
 }
 
+/// In this order: what every reader and every change look at stands in the first lines of the processor's cache.
 #[derive(Debug)]
+#[repr(C)]
 struct Object {
-    subject: Subject,
-    /// As it stands in an update; a removal once `gone`.
-    bytes: Telling,
-    gone: bool,
-    /// The revision at which the name appeared: a cursor before it cannot have seen it.
-    created: u64,
-    /// The revision at which a field that filters look at last changed.
-    refiltered: u64,
-    /// The revision at which more than its numbers last changed.
-    detailed: u64,
     /// The revision before the present one.
     prior: u64,
+    /// The revision at which more than its numbers last changed.
+    detailed: u64,
+    /// The revision at which the name appeared: a cursor before it cannot have seen it.
+    created: u64,
+    gone: bool,
+    /// As it stands in an update; a removal once `gone`.
+    bytes: Telling,
+    /// The revision at which a field that filters look at last changed.
+    refiltered: u64,
+    subject: Subject,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +117,7 @@ struct Inner {
     revision: u64,
     beat: u64,
     objects: Ordered<Object>,
-    beats: Ordered<(Arc<str>, Telling)>,
+    beats: Ordered<LastBeat>,
     gone: HashMap<String, Key>,
     tombstones: VecDeque<(Key, u64, Instant)>,
     /// The newest revision of a removal that has been forgotten.
@@ -341,16 +346,16 @@ impl Writer<'_> {
     }
 
     /// Notes that a hive was heard from.
-    pub fn beat(&mut self, key: Option<Key>, hive: &Arc<str>, told: impl Into<Telling>) -> Key {
+    pub fn beat(&mut self, key: Option<Key>, beat: &Beat<'_>) -> Key {
         let inner = &mut *self.inner;
         inner.beat += 1;
         match key.and_then(|key| Some((key, inner.beats.get_mut(key)?))) {
             Some((key, value)) => {
-                value.1 = told.into();
+                value.renew(beat);
                 inner.beats.advance(key, inner.beat);
                 key
             }
-            None => inner.beats.push(inner.beat, (Arc::clone(hive), told.into())),
+            None => inner.beats.push(inner.beat, LastBeat::new(beat)),
         }
     }
 

@@ -81,8 +81,8 @@ impl Model {
             }
             Step::Beat { name } => {
                 let hive = format!("h{name}");
-                let bytes = object::beat(&proto::HiveBeat { hive: hive.clone(), ..proto::HiveBeat::default() });
-                let key = self.feed.write(self.now).beat(self.beats.get(&hive).copied(), &Arc::from(&*hive), bytes);
+                let beat = Beat { hive: &Arc::from(&*hive), sampled_at: None, sequence: 0, epoch: 0 };
+                let key = self.feed.write(self.now).beat(self.beats.get(&hive).copied(), &beat);
                 self.beats.insert(hive, key);
             }
             Step::Churn => (100..100 + CHURN).for_each(|name| {

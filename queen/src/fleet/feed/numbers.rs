@@ -4,12 +4,14 @@
 use super::Key;
 use crate::fleet::mask::Numbers;
 use crate::fleet::measured::SUMS;
-use crate::fleet::{Measured, object};
+use crate::fleet::{Copied, object};
 use bytes::Bytes;
-use common::columns::{Packer, Quanta, packed_len};
+use common::columns::{Compact, Packer, packed_len};
 use common::gpus;
 use proto::{GpuCell, GpuUse, SlotGpus};
 
+/// Room of so many bytes is kept for the next update: a few thousand workers.
+const KEPT: usize = 1 << 18;
 /// About what one GPU of a worker takes.
 const CELL_BYTES: usize = 12;
 
@@ -22,7 +24,7 @@ pub fn slot(key: Key) -> u32 {
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     slot: u32,
-    quanta: &'a Quanta,
+    numbers: &'a Compact,
     fields: u32,
     /// Empty where its per-GPU rows follow from its sums.
     cells: Vec<GpuCell>,
@@ -32,16 +34,15 @@ pub(super) struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// `None` where columns cannot say it.
-    pub fn of(slot: u32, stats: &'a Measured, wanted: Numbers) -> Option<Self> {
-        let (quanta, fields) = (stats.quanta()?, wanted.fields);
-        let cells = match stats.gpus() {
-            [] => Vec::new(),
-            _ if !wanted.gpus => Vec::new(),
-            [only] if fields & SUMS == SUMS && (only.util_pct, only.vram_bytes) == stats.sums() => Vec::new(),
-            several => (0..).zip(several).map(|(position, gpu)| cell(position, gpu)).collect::<Option<_>>()?,
+    pub fn of(slot: u32, stats: &'a Copied, wanted: Numbers) -> Option<Self> {
+        let (numbers, fields) = (stats.numbers()?, wanted.fields);
+        let untold = !wanted.gpus || stats.has_no_gpu() || stats.follows_sums() && fields & SUMS == SUMS;
+        let cells = match untold {
+            true => Vec::new(),
+            false => (0..).zip(stats.gpus()).map(|(position, gpu)| cell(position, &gpu)).collect::<Option<_>>()?,
         };
-        let len = packed_len(quanta, fields) + cells.len() * CELL_BYTES;
-        Some(Self { slot, quanta, fields, cells, len })
+        let len = packed_len(numbers, fields) + cells.len() * CELL_BYTES;
+        Some(Self { slot, numbers, fields, cells, len })
     }
 
     /// About how many bytes it takes.
@@ -50,7 +51,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Rows of one update.
+/// Rows of one update, in room that is used again.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     packer: Packer,
@@ -59,17 +60,23 @@ pub(super) struct Rows {
 
 impl Rows {
     /// One more.
-    pub fn add(&mut self, Row { slot, quanta, fields, cells, .. }: Row<'_>) {
-        self.packer.add(slot, quanta, fields);
+    pub fn add(&mut self, Row { slot, numbers, fields, cells, .. }: Row<'_>) {
+        self.packer.add(slot, numbers, fields);
         if !cells.is_empty() {
             self.gpus.push(SlotGpus { slot, cells, ..SlotGpus::default() });
         }
     }
 
-    /// As they stand in an update.
-    pub fn parts(self) -> impl Iterator<Item = Bytes> {
-        let columns = (!self.packer.is_empty()).then(|| object::columns(&self.packer.pack()));
-        columns.into_iter().chain(self.gpus.into_iter().map(|gpus| object::gpus(&gpus)))
+    /// Their columns as a message, if there are any; and what has to be said of single GPUs, as it stands in an update. There are
+    /// no rows afterwards.
+    pub fn take(&mut self) -> (Option<&[u8]>, impl Iterator<Item = Bytes>) {
+        let columns = if self.packer.is_empty() { None } else { Some(self.packer.pack()) };
+        (columns, self.gpus.drain(..).map(|gpus| object::gpus(&gpus)))
+    }
+
+    /// The room, if it is not more than is worth keeping.
+    pub fn room(self) -> Self {
+        if self.packer.capacity() > KEPT { Self::default() } else { self }
     }
 }
 
@@ -83,6 +90,8 @@ fn cell(position: u32, gpu: &GpuUse) -> Option<GpuCell> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::Measured;
+    use common::columns::Quanta;
     use proto::ProcessStats;
 
     const PAGE: u64 = 4096;
@@ -95,8 +104,8 @@ mod tests {
     fn one_gpu_is_told_by_the_sums_and_several_by_themselves() {
         let row = |gpus: Vec<GpuUse>, wanted| {
             let stats = ProcessStats { gpu_util_pct: Some(12.5), vram_bytes: Some(PAGE), gpus, ..Default::default() };
-            let measured = Measured::of(Quanta::of(&stats), stats);
-            Row::of(1, &measured, wanted).map(|row| row.cells.len())
+            let copied = Copied::of(&Measured::of(Quanta::of(&stats), stats));
+            Row::of(1, &copied, wanted).map(|row| row.cells.len())
         };
         assert_eq!(row(vec![gpu(12.5, PAGE)], Numbers::ALL), Some(0));
         assert_eq!(row(vec![gpu(12.4, PAGE)], Numbers::ALL), Some(1));

@@ -12,7 +12,6 @@ use super::{Feed, Inner};
 use crate::fleet::object;
 use bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// How many objects one page looks at: bounds the time the lock is held for a filter that matches little.
@@ -120,6 +119,8 @@ impl Part<'_> {
 #[derive(Default)]
 struct Gathered {
     parts: Vec<Bytes>,
+    /// Which hives were heard from.
+    heard: Vec<u8>,
     rows: Rows,
     bytes: usize,
     scanned: u64,
@@ -178,13 +179,12 @@ impl Feed {
             self.told.shared();
             return place.take(&page, tip);
         }
-        let (mut gathered, upper) = inner.gather(place, wanted, max_bytes);
+        let (mut gathered, upper) = inner.gather(place, wanted, max_bytes, shelf.room());
         let beats = inner.gather_beats(place, wanted, upper, max_bytes, &mut gathered);
         drop(inner);
         let ends = Ends { to: (upper, beats), tip, looked: tip.0 };
-        let page = Arc::new(self.page(now, place.from(), ends, gathered));
-        shelf.keep(&page, &desk.newest);
-        place.take(&page, tip)
+        let (page, room) = self.page(now, place.from(), ends, gathered);
+        place.take(&shelf.keep(page, room, &desk.newest), tip)
     }
 
     fn read_class(&self, now: Instant, place: &mut Place, class: &Class, max_bytes: usize) -> Read {
@@ -210,13 +210,12 @@ impl Feed {
             self.told.shared();
             return place.take(&page, tip);
         }
-        let (mut gathered, upper) = view.gather(&inner, place, &class.wanted, max_bytes);
+        let (mut gathered, upper) = view.gather(&inner, place, &class.wanted, max_bytes, shelf.room());
         let beats = inner.gather_beats(place, &class.wanted, upper, max_bytes, &mut gathered);
         drop(inner);
         let ends = Ends { to: (upper, beats), tip, looked: view.reached };
-        let page = Arc::new(self.page(now, place.from(), ends, gathered));
-        shelf.keep(&page, &class.desk.newest);
-        place.take(&page, tip)
+        let (page, room) = self.page(now, place.from(), ends, gathered);
+        place.take(&shelf.keep(page, room, &class.desk.newest), tip)
     }
 
     /// A watcher that resumes holds objects as they were at its cursor, and the class does not know what it showed of
@@ -234,24 +233,28 @@ impl Feed {
         if view.reached != tip.0 {
             return Read::Page { message: None, more: true, later: false };
         }
-        let (mut gathered, upper) = inner.gather(place, &class.wanted, max_bytes);
+        let (mut gathered, upper) = inner.gather(place, &class.wanted, max_bytes, Rows::default());
         let beats = inner.gather_beats(place, &class.wanted, upper, max_bytes, &mut gathered);
         if upper == tip.0 {
             (gathered.hint, gathered.state, place.joined) = (None, view.states, true);
         }
         let ends = Ends { to: (upper, beats), tip, looked: tip.0 };
-        let page = self.page(now, place.from(), ends, gathered);
+        let (page, _) = self.page(now, place.from(), ends, gathered);
         place.take(&page, tip)
     }
 
-    fn page(&self, made: Instant, from: From, Ends { to, tip, looked }: Ends, mut gathered: Gathered) -> Page {
+    /// The page, and the room in which its rows were gathered.
+    fn page(&self, made: Instant, from: From, Ends { to, tip, looked }: Ends, gathered: Gathered) -> (Page, Rows) {
         self.told.made(gathered.conflated);
         let (cursor, beats) = to;
         let upper = if cursor == tip.0 { Revision::at(cursor) } else { Revision { cursor, whole: from.0.whole } };
-        gathered.parts.extend(std::mem::take(&mut gathered.rows).parts());
-        let message = (!gathered.parts.is_empty()).then(|| update(&self.name_revision(upper), &gathered));
+        let Gathered { mut parts, heard, mut rows, conflated, .. } = gathered;
+        let (columns, gpus) = rows.take();
+        parts.extend(gpus);
+        let says = !parts.is_empty() || !heard.is_empty() || columns.is_some();
+        let message = says.then(|| update(&self.name_revision(upper), &parts, &heard, columns, conflated));
         let (hint, states, cut) = (gathered.hint, gathered.state, to != tip);
-        Page { from, upper, beats, hint, states, message, cut, made, looked }
+        (Page { from, upper, beats, hint, states, message, cut, made, looked }, rows.room())
     }
 }
 
@@ -261,8 +264,8 @@ impl Inner {
         (self.revision, self.beat)
     }
 
-    /// Objects from a place on, and the revision that was reached.
-    fn gather(&self, place: &Place, wanted: &Wanted, max_bytes: usize) -> (Gathered, u64) {
+    /// Objects from a place on, in this room, and the revision that was reached.
+    fn gather(&self, place: &Place, wanted: &Wanted, max_bytes: usize, room: Rows) -> (Gathered, u64) {
         let touch = |object: &super::Object| object.bytes.touch();
         let newer = self.objects.newer_touched(place.cursor, place.hint, touch).map(|(key, revision, object)| Met {
             key,
@@ -271,7 +274,7 @@ impl Inner {
             merged: object.prior > place.cursor,
             state: 0,
         });
-        let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes, self.scan);
+        let (mut gathered, stopped) = Gathered::begin(place.hint, room).fill(newer, max_bytes, self.scan);
         let upper = stopped.unwrap_or(self.revision);
         // Every state has its own revision: those that no object stands at any more were replaced.
         gathered.conflated = match wanted.filter {
@@ -288,23 +291,22 @@ impl Inner {
         if upper != self.revision {
             return reached;
         }
-        for (_, number, (hive, bytes)) in self.beats.newer(place.beats, None) {
-            if into.bytes + bytes.len() > max_bytes && into.bytes > ENVELOPE {
+        for (_, number, beat) in self.beats.newer(place.beats, None) {
+            if into.bytes + beat.len() > max_bytes && into.bytes > ENVELOPE {
                 return reached;
             }
             reached = number;
-            if let Some(part) = wanted.beat(hive, bytes) {
-                into.bytes += part.len();
-                into.parts.push(part);
-            }
+            let before = into.heard.len();
+            wanted.write_beat(beat, &mut into.heard);
+            into.bytes += into.heard.len() - before;
         }
         self.beat
     }
 }
 
 impl View {
-    /// What the class shows from a place on, and the revision that was reached.
-    fn gather(&self, inner: &Inner, place: &Place, wanted: &Wanted, max_bytes: usize) -> (Gathered, u64) {
+    /// What the class shows from a place on, in this room, and the revision that was reached.
+    fn gather(&self, inner: &Inner, place: &Place, wanted: &Wanted, max_bytes: usize, room: Rows) -> (Gathered, u64) {
         let newer = self.objects.newer(place.cursor, place.hint).map(|(key, revision, shown)| Met {
             key,
             revision,
@@ -312,7 +314,7 @@ impl View {
             merged: false,
             state: shown.state,
         });
-        let (mut gathered, stopped) = Gathered::fill(newer, place.hint, max_bytes, inner.scan);
+        let (mut gathered, stopped) = Gathered::begin(place.hint, room).fill(newer, max_bytes, inner.scan);
         if stopped.is_none() {
             gathered.state = self.states;
         }
@@ -324,33 +326,30 @@ impl View {
 }
 
 impl Gathered {
+    fn begin(hint: Option<Key>, rows: Rows) -> Self {
+        Self { bytes: ENVELOPE, hint, rows, ..Self::default() }
+    }
+
     /// Takes objects until a page is full; answers the revision at which it stopped, if it did.
-    fn fill<'a>(
-        newer: impl Iterator<Item = Met<'a>>,
-        hint: Option<Key>,
-        max_bytes: usize,
-        scan: u64,
-    ) -> (Self, Option<u64>) {
-        let mut gathered = Self { bytes: ENVELOPE, hint, ..Self::default() };
-        let mut newer = newer.peekable();
-        while let Some(met) = newer.next() {
-            gathered.scanned += 1;
+    fn fill<'a>(mut self, newer: impl Iterator<Item = Met<'a>>, max_bytes: usize, scan: u64) -> (Self, Option<u64>) {
+        let mut reached = None;
+        for met in newer {
+            let size = met.part.as_ref().map_or(0, Part::len);
+            if reached.is_some() && (self.bytes + size > max_bytes || self.scanned >= scan) {
+                return (self, reached);
+            }
+            self.scanned += 1;
+            self.bytes += size;
             if let Some(part) = met.part {
-                gathered.bytes += part.len();
-                gathered.merged += u64::from(met.merged);
+                self.merged += u64::from(met.merged);
                 match part {
-                    Part::Whole(bytes) => gathered.parts.push(bytes),
-                    Part::Numbers(row) => gathered.rows.add(row),
+                    Part::Whole(bytes) => self.parts.push(bytes),
+                    Part::Numbers(row) => self.rows.add(row),
                 }
             }
-            (gathered.hint, gathered.state) = (Some(met.key), met.state);
-            let size = |next: &Met<'_>| next.part.as_ref().map_or(0, Part::len);
-            let full = |next: &Met<'_>| gathered.bytes + size(next) > max_bytes || gathered.scanned >= scan;
-            if newer.peek().is_some_and(full) {
-                return (gathered, Some(met.revision));
-            }
+            (self.hint, self.state, reached) = (Some(met.key), met.state, Some(met.revision));
         }
-        (gathered, None)
+        (self, None)
     }
 }
 
@@ -370,23 +369,29 @@ impl super::Object {
     }
 }
 
-fn update(revision: &str, gathered: &Gathered) -> Message {
-    let parts: usize = gathered.parts.iter().map(Bytes::len).sum();
-    let conflated = match gathered.conflated {
+fn update(revision: &str, parts: &[Bytes], heard: &[u8], columns: Option<&[u8]>, conflated: u64) -> Message {
+    let columns_len = columns.map_or(0, |columns| object::field_len(object::COLUMNS, columns.len()));
+    let conflated_len = match conflated {
         0 => 0,
         count => key_len(CONFLATED) + encoded_len_varint(count),
     };
-    let length = object::field_len(REVISION, revision.len()) + parts + conflated;
+    let parts_len: usize = parts.iter().map(Bytes::len).sum();
+    let length = object::field_len(REVISION, revision.len()) + parts_len + heard.len() + columns_len + conflated_len;
     Message::write(object::field_len(UPDATE, length), |bytes| {
         object::open(UPDATE, length, bytes);
         object::open(REVISION, revision.len(), bytes);
         bytes.extend_from_slice(revision.as_bytes());
-        for part in &gathered.parts {
+        for part in parts {
             bytes.extend_from_slice(part);
+        }
+        bytes.extend_from_slice(heard);
+        if let Some(columns) = columns {
+            object::open(object::COLUMNS, columns.len(), bytes);
+            bytes.extend_from_slice(columns);
         }
         if conflated > 0 {
             encode_key(CONFLATED, WireType::Varint, bytes);
-            encode_varint(gathered.conflated, bytes);
+            encode_varint(conflated, bytes);
         }
     })
 }

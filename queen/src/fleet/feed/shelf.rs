@@ -2,6 +2,7 @@
 
 use super::list::Key;
 use super::message::Message;
+use super::numbers::Rows;
 use super::page::{Place, Read};
 use super::revision::Revision;
 use super::tip::Tip;
@@ -78,30 +79,40 @@ impl Desk {
     }
 }
 
-/// The pages that are kept.
+/// The pages that are kept, and room to make the next one in.
 #[derive(Debug, Default)]
-pub(super) struct Shelf(VecDeque<Arc<Page>>);
+pub(super) struct Shelf {
+    pages: VecDeque<Arc<Page>>,
+    room: Rows,
+}
 
 impl Shelf {
     /// The newest page that begins there.
     pub fn find(&self, from: From) -> Option<Arc<Page>> {
-        self.0.iter().rev().find(|page| page.from == from).cloned()
+        self.pages.iter().rev().find(|page| page.from == from).cloned()
     }
 
     /// How many are kept.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.pages.len()
+    }
+
+    /// Room for the next page's rows, to be brought back with it.
+    pub fn room(&mut self) -> Rows {
+        std::mem::take(&mut self.room)
     }
 
     /// Keeps a page, if it says anything.
-    pub fn keep(&mut self, page: &Arc<Page>, newest: &Newest) {
-        if page.message.is_none() {
-            return;
+    pub fn keep(&mut self, page: Page, room: Rows, newest: &Newest) -> Arc<Page> {
+        let page = Arc::new(page);
+        self.room = room;
+        if page.message.is_some() {
+            newest.keep(&page);
+            if self.pages.len() >= SHARED {
+                self.pages.pop_front();
+            }
+            self.pages.push_back(Arc::clone(&page));
         }
-        newest.keep(page);
-        if self.0.len() >= SHARED {
-            self.0.pop_front();
-        }
-        self.0.push_back(Arc::clone(page));
+        page
     }
 }

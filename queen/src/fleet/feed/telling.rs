@@ -3,9 +3,9 @@
 
 use super::numbers::Row;
 use crate::fleet::mask::Numbers;
-use crate::fleet::{Measured, Spec, object};
+use crate::fleet::{Copied, Measured, Spec, object};
 use bytes::Bytes;
-use proto::{Freshness, HiveBeat};
+use proto::Freshness;
 use std::cell::OnceCell;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -27,21 +27,22 @@ pub struct News<'a> {
     pub refiltered: bool,
 }
 
-/// A worker as it was when it was linked.
+/// A worker as it was when it was linked. What a reader of columns and the next link look at comes first.
 #[derive(Debug)]
+#[repr(C)]
 struct Linked {
-    spec: Arc<Spec>,
-    stats: Option<Measured>,
+    slot: u32,
     state: i32,
     freshness: Freshness,
     held: Option<Arc<str>>,
-    slot: u32,
+    stats: Option<Copied>,
+    spec: Arc<Spec>,
 }
 
 impl Linked {
     fn encode(&self) -> Bytes {
         let held = self.held.as_deref().unwrap_or_default();
-        let stats = self.stats.as_ref().map(Measured::row);
+        let stats = self.stats.as_ref().map(Copied::row);
         object::worker(self.spec.bytes(), stats.as_ref(), self.state, self.freshness, held, self.slot)
     }
 
@@ -57,29 +58,18 @@ impl Linked {
     }
 }
 
-#[derive(Debug)]
-enum Source {
-    /// The bytes are there.
-    Made,
-    Worker(Box<Linked>),
-    Beat {
-        hive: Arc<str>,
-        sampled_at: Option<prost_types::Timestamp>,
-        sequence: u64,
-        epoch: u64,
-    },
-}
-
 /// The bytes of an object in an update, as soon as they are read.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Telling {
-    source: Source,
-    made: OnceCell<Bytes>,
+    made: OnceCell<Box<Bytes>>,
+    /// Of a worker. The bytes of everything else are made at once.
+    worker: Option<Linked>,
 }
 
 impl From<Bytes> for Telling {
     fn from(bytes: Bytes) -> Self {
-        Self { source: Source::Made, made: OnceCell::from(bytes) }
+        Self { worker: None, made: OnceCell::from(Box::new(bytes)) }
     }
 }
 
@@ -87,16 +77,7 @@ impl Deref for Telling {
     type Target = Bytes;
 
     fn deref(&self) -> &Bytes {
-        self.made.get_or_init(|| match &self.source {
-            Source::Made => Bytes::new(),
-            Source::Worker(linked) => linked.encode(),
-            Source::Beat { hive, sampled_at, sequence, epoch } => object::beat(&HiveBeat {
-                hive: hive.to_string(),
-                sampled_at: *sampled_at,
-                sequence: *sequence,
-                epoch: *epoch,
-            }),
-        })
+        self.made.get_or_init(|| Box::new(self.worker.as_ref().map(Linked::encode).unwrap_or_default()))
     }
 }
 
@@ -112,25 +93,25 @@ impl Telling {
     pub fn worker(news: &News<'_>) -> Self {
         let linked = Linked {
             spec: Arc::clone(news.spec),
-            stats: news.stats.cloned(),
+            stats: news.stats.map(Copied::of),
             state: news.state,
             freshness: news.freshness,
             held: news.held.cloned(),
             slot: 0,
         };
-        Self { source: Source::Worker(Box::new(linked)), made: OnceCell::new() }
+        Self { worker: Some(linked), made: OnceCell::new() }
     }
 
     /// Of a worker that is called so in columns.
     pub fn name(&mut self, slot: u32) {
-        if let Source::Worker(linked) = &mut self.source {
+        if let Some(linked) = &mut self.worker {
             linked.slot = slot;
         }
     }
 
     /// Of a worker again: in the room of the last time. Tells whether more than its numbers changed.
     pub fn renew(&mut self, news: &News<'_>, slot: u32) -> bool {
-        let Source::Worker(linked) = &mut self.source else {
+        let Some(linked) = &mut self.worker else {
             *self = Self::worker(news);
             self.name(slot);
             return true;
@@ -143,8 +124,8 @@ impl Telling {
         (linked.state, linked.freshness) = (news.state, news.freshness);
         linked.held = news.held.cloned();
         match (&mut linked.stats, news.stats) {
-            (Some(room), Some(stats)) => room.copy(stats),
-            (room, stats) => *room = stats.cloned(),
+            (Some(room), Some(stats)) => room.renew(stats),
+            (room, stats) => *room = stats.map(Copied::of),
         }
         detailed
     }
@@ -152,28 +133,19 @@ impl Telling {
     /// Has what is kept of a worker on its way from memory.
     #[inline]
     pub fn touch(&self) -> i64 {
-        match &self.source {
-            Source::Worker(linked) => linked.stats.as_ref().map_or(0, Measured::touch) ^ i64::from(linked.slot),
-            Source::Made | Source::Beat { .. } => 0,
-        }
+        let Some(linked) = &self.worker else { return 0 };
+        linked.stats.as_ref().map_or(0, Copied::touch) ^ i64::from(linked.slot)
     }
 
     /// Whether it is of a worker.
     pub fn is_worker(&self) -> bool {
-        matches!(self.source, Source::Worker(_))
+        self.worker.is_some()
     }
 
     /// A worker's numbers alone, where columns can say them.
     pub(super) fn row(&self, wanted: Numbers) -> Option<Row<'_>> {
-        match &self.source {
-            Source::Worker(linked) => Row::of(linked.slot, linked.stats.as_ref()?, wanted),
-            Source::Made | Source::Beat { .. } => None,
-        }
-    }
-
-    /// Of a hive that was heard from.
-    pub fn beat(hive: &Arc<str>, sampled_at: Option<prost_types::Timestamp>, sequence: u64, epoch: u64) -> Self {
-        Self { source: Source::Beat { hive: Arc::clone(hive), sampled_at, sequence, epoch }, made: OnceCell::new() }
+        let linked = self.worker.as_ref()?;
+        Row::of(linked.slot, linked.stats.as_ref()?, wanted)
     }
 }
 

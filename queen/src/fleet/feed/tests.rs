@@ -284,8 +284,7 @@ fn an_idle_fleet_beats_and_changes_nothing() {
     let (mut place, mut mirror) = (bench.feed.start(), Mirror::default());
     bench.tip(&mut place, None, &mut mirror);
     let (revision, workers) = (mirror.revision.clone(), mirror.workers.clone());
-    let beat = proto::HiveBeat { hive: "box".into(), sequence: 3, ..proto::HiveBeat::default() };
-    bench.feed.write(bench.now).beat(None, &Arc::from("box"), object::beat(&beat));
+    bench.feed.write(bench.now).beat(None, &Beat { hive: &Arc::from("box"), sampled_at: None, sequence: 3, epoch: 0 });
     bench.tip(&mut place, None, &mut mirror);
     assert_eq!((mirror.revision, mirror.workers, mirror.beats["box"].sequence), (revision, workers, 3));
 }
@@ -301,7 +300,7 @@ fn a_shared_message_does_not_hide_what_came_after_it() {
     };
     let (message, more, later) = read(&mut first);
     assert!(!more && !later);
-    bench.feed.write(bench.now).beat(None, &Arc::from("box"), object::beat(&proto::HiveBeat::default()));
+    bench.feed.write(bench.now).beat(None, &Beat { hive: &Arc::from("box"), sampled_at: None, sequence: 0, epoch: 0 });
     assert_eq!(read(&mut second), (message, false, true));
     assert!(matches!(read(&mut second), (_, false, false)));
 }

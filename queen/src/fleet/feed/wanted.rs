@@ -1,6 +1,7 @@
 //! What a watcher wants to be told: which objects, and what of them.
 
 use super::Subject;
+use super::beat::LastBeat;
 use super::telling::Telling;
 use crate::fleet::Mask;
 use crate::fleet::filter;
@@ -50,9 +51,14 @@ impl Wanted {
         self.mask.as_ref().map_or_else(|| part.clone(), |mask| mask.cut(part))
     }
 
-    /// What is told of a hive that was heard from.
-    pub(super) fn beat(&self, hive: &str, part: &Bytes) -> Option<Bytes> {
-        let wanted = self.filter.as_ref().is_none_or(|filter| filter::matches_hive(filter, hive));
-        (wanted && self.mask.as_ref().is_none_or(Mask::has_beats)).then(|| self.cut(part))
+    /// Appends what is told of a hive that was heard from.
+    pub(super) fn write_beat(&self, beat: &LastBeat, into: &mut Vec<u8>) {
+        let wanted = self.filter.as_ref().is_none_or(|filter| filter::matches_hive(filter, beat.hive()));
+        match &self.mask {
+            _ if !wanted => {}
+            None => beat.write(into),
+            Some(mask) if mask.has_beats() => into.extend_from_slice(&mask.cut(&beat.bytes())),
+            Some(_) => {}
+        }
     }
 }

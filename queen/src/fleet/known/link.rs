@@ -1,7 +1,7 @@
 //! Tells the feed what has changed of a hive. After the index has been told, because this forgets what has changed.
 
 use super::{KnownHive, KnownWorker};
-use crate::fleet::feed::{AHEAD, Feed, News, Subject, Telling, Writer};
+use crate::fleet::feed::{AHEAD, Beat, Feed, News, Subject, Writer};
 use crate::fleet::{Measured, object};
 use std::sync::Arc;
 use std::time::Instant;
@@ -110,8 +110,9 @@ impl KnownHive {
         // Of who is linked without numbers something is still to be told.
         self.stirred = if watched { Stirred::Nothing } else { Stirred::Numbers };
         if beat {
-            let told = Telling::beat(&self.name, self.sampled_at, self.sequence, self.epoch);
-            self.beat = Some(writer.beat(self.beat, &self.name, told));
+            let Self { name: hive, sampled_at, sequence, epoch, .. } = &*self;
+            let told = Beat { hive, sampled_at: *sampled_at, sequence: *sequence, epoch: *epoch };
+            self.beat = Some(writer.beat(self.beat, &told));
         }
     }
 }
