@@ -1,12 +1,12 @@
-//! One worker's moving fields as columns write them: a few bytes each, a fifth of the room that [`Quanta`] takes. What is
+//! One worker's moving fields as columns write them: a few bytes each, less than a third of the room that [`Quanta`] takes. What is
 //! kept of many workers until somebody reads it is bound by memory, not by arithmetic; and so kept it is ready to be packed.
 
 use super::Quanta;
 use super::fields::FIELDS;
 use smallvec::SmallVec;
 
-/// So many bytes lie with the rest, in a line of the processor's cache with their length. The document's fields take about
-/// half of them, all of them of a busy worker just about as many.
+/// So many bytes lie with the rest, a line of the processor's cache with their length. The document's fields take about half of
+/// them, all fields of a busy worker about as many.
 const NEAR: usize = 56;
 /// The longest varint, in bytes.
 pub(super) const LONGEST: usize = 10;
@@ -104,7 +104,7 @@ fn unzigzag(value: u64) -> i64 {
 }
 
 /// Writes a varint; how many bytes it takes. Those of usual length without a branch, because what lengths follow each other
-/// nobody can foretell: `room` has to have as much more than is needed.
+/// nobody can foretell: four bytes of `room` are written, whatever it takes.
 #[inline]
 fn put(value: u64, room: &mut [u8]) -> usize {
     if value >> SPREAD != 0 {

@@ -10,6 +10,7 @@ use proto::Columns;
 
 /// About what one worker takes beside its values.
 const NAMED: usize = 2;
+
 /// About how many bytes those fields of a worker take among others.
 pub fn packed_len(numbers: &Compact, fields: u32) -> usize {
     NAMED + numbers.told(fields).map(<[u8]>::len).sum::<usize>()
@@ -178,5 +179,36 @@ mod tests {
                 "{about}"
             );
         }
+    }
+
+    #[test]
+    fn a_packer_that_was_used_before_packs_what_is_new_and_wanted() {
+        let mut packer = Packer::default();
+        for (count, sparse, fields) in [(100, 3, u32::MAX), (7, 0, 0b1011), (20, 8, u32::MAX), (9, 2, 0), (1, 0, 0b100)]
+        {
+            let rows: Vec<(u32, Quanta)> = (0..count).rev().map(|row| (9 + row, quanta(row.into(), sparse))).collect();
+            for (slot, quanta) in &rows {
+                packer.add(*slot, &Compact::of(quanta), fields);
+            }
+            let masked = |quanta: &Quanta| {
+                let mut masked = Quanta::default();
+                let wanted = (0..FIELDS).filter(|field| fields >> field & 1 == 1);
+                wanted.for_each(|field| masked.set(field, quanta.get(field)));
+                masked
+            };
+            let wanted: Vec<(u32, Quanta)> = rows.iter().rev().map(|(slot, quanta)| (*slot, masked(quanta))).collect();
+            let mut columns = Columns::decode(packer.pack()).unwrap();
+            assert_eq!(unpack(&mut columns).unwrap(), wanted);
+            assert!(packer.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_longest_varints_are_packed_too() {
+        let mut longest = Quanta::default();
+        (0..FIELDS).for_each(|field| longest.set(field, Some(if field % 2 == 0 { i64::MIN } else { i64::MAX })));
+        let columns = Columns::decode(pack([(1, &longest), (2, &longest)]).as_slice()).unwrap();
+        assert_eq!(columns.cpu_pct.unwrap().deltas, [i64::MIN, i64::MIN]);
+        assert_eq!(columns.memory_current.unwrap().deltas, [i64::MAX, i64::MAX]);
     }
 }

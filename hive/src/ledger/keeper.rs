@@ -1,6 +1,5 @@
 //! Keeps the ledger: one lock around what is granted and its file, so that whoever looks for room and whoever takes it are
-//! one. Blocks, for as long as the disk takes; only [`Keeper::ended`], [`Keeper::granted`] and [`Keeper::subscribe`]
-//! do not.
+//! one. Blocks, for as long as the disk takes; only [`Keeper::ended`] and what is read of the news do not.
 //!
 //! A change is decided, then written, then made: what was not written has not happened. What ends, though, has ended: it
 //! is written as soon as the disk takes it, and before its room is given to anybody else.

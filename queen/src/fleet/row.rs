@@ -112,6 +112,8 @@ pub fn check_hive(id: &HiveId, hive: &mut proto::Hive) -> Result<u64, Refusal> {
         return Err(Refusal::invalid("hive.gpus.uuid", reason));
     }
     hive.holds = holds;
+    // Of one that was left out it must not be said that it has ended.
+    hive.last_fencing_token = if strange == 0 { hive.last_fencing_token } else { 0 };
     let host = hive.host.as_mut().map_or(0, clean_host);
     Ok(strange + host + hive.gpus.iter_mut().map(clean_gpu).sum::<u64>())
 }
@@ -149,6 +151,21 @@ mod tests {
         assert!(matches!(check(&own, row("other", "8080")), Err(Refusal::Invalid { field: "rows.spec.hive", .. })));
         let mut hive = proto::Hive { id: "other".into(), ..Default::default() };
         assert!(check_hive(&own, &mut hive).is_err());
+    }
+
+    #[test]
+    fn a_record_of_which_a_hold_is_left_out_does_not_say_that_it_has_ended() {
+        let own = HiveId::parse("box").unwrap();
+        let hold = |reservation: &str| proto::Hold {
+            reservation: reservation.into(),
+            worker: "llm/1".into(),
+            ..Default::default()
+        };
+        for (holds, token) in [(vec![hold("r1")], 7), (vec![hold("r1"), hold("../r2")], 0)] {
+            let mut hive = proto::Hive { id: "box".into(), holds, last_fencing_token: 7, ..Default::default() };
+            check_hive(&own, &mut hive).unwrap();
+            assert_eq!((hive.holds.len(), hive.last_fencing_token), (1, token));
+        }
     }
 
     #[test]

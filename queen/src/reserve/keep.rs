@@ -110,6 +110,9 @@ impl Reserving {
         loop {
             let parts = self.known(|hold| hold.reservation == id);
             let mut hives: Vec<HiveId> = parts.into_iter().map(|(hive, _)| hive).collect();
+            // Who has just answered for a part is asked what has become of it.
+            hives.extend(lock(&self.recent).hives(id).cloned());
+            hives.sort();
             hives.dedup();
             if !hives.is_empty() {
                 return Ok(hives);

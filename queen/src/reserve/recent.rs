@@ -161,6 +161,12 @@ impl Recent {
         overlay
     }
 
+    /// The hives that have answered for it, whatever has become of its parts since.
+    pub fn hives(&self, id: &str) -> impl Iterator<Item = &HiveId> {
+        let answered = self.entries.get(id).filter(|entry| entry.stage == Stage::Answered);
+        answered.into_iter().flat_map(|entry| &entry.parts).map(|part| &part.hive)
+    }
+
     /// Whether it has been given back.
     pub fn is_released(&self, id: &str) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.stage == Stage::Released)
@@ -190,10 +196,30 @@ impl Part {
             !shown.tentative && (!shown.used_by.is_empty() || own.is_none_or(|own| end(shown) >= end(own)))
         };
         let shown: Vec<&Hold> = hive.holds.iter().filter(|hold| hold.reservation == id).collect();
-        let known = |hold: &Hold| hold.fencing_token <= hive.last_fencing_token;
+        let known = |hold: &Hold| (1..=hive.last_fencing_token).contains(&hold.fencing_token);
         if shown.is_empty() && !self.holds.is_empty() && self.holds.iter().all(known) {
             return (true, true);
         }
         (!shown.is_empty(), !shown.is_empty() && shown.iter().all(as_new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_has_ended_when_a_record_knows_its_token_and_does_not_list_it() {
+        let hold = |fencing_token| Hold { reservation: "r".into(), fencing_token, ..Hold::default() };
+        let looked = |token, last_fencing_token, shown: Vec<Hold>| {
+            let part = Part::new(HiveId::parse("box").unwrap(), vec![hold(token)]);
+            part.look("r", &proto::Hive { holds: shown, last_fencing_token, ..proto::Hive::default() })
+        };
+        assert_eq!(looked(5, 5, vec![]), (true, true));
+        assert_eq!(looked(5, 4, vec![]), (false, false), "older than the grant");
+        assert_eq!(looked(5, 0, vec![]), (false, false), "a hive that does not say");
+        assert_eq!(looked(0, 5, vec![]), (false, false), "a hold without a token");
+        assert_eq!(looked(5, 5, vec![hold(5)]), (true, true), "there");
+        assert_eq!(looked(5, 5, vec![Hold { tentative: true, ..hold(5) }]), (true, false));
     }
 }

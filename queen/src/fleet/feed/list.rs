@@ -7,6 +7,8 @@ pub type Key = u32;
 const NONE: Key = Key::MAX;
 /// So many values are touched at once: what a processor waits for at the same time, and no more than its nearest cache holds.
 pub const AHEAD: usize = 32;
+/// So many at first: two neighbours may be all there are.
+const FIRST_AHEAD: usize = 4;
 
 /// Whole lines of the processor's cache.
 #[derive(Debug)]
@@ -99,9 +101,9 @@ impl<T> Ordered<T> {
         })
     }
 
-    /// The same, and reads ahead: where two neighbours follow each other, `touch` is called for so many more of them at once. What
-    /// came together stands together, so that these are mostly the next; what `touch` reads is on its way from memory for all of
-    /// them at the same time, which following the list from one to the other would not do.
+    /// The same, and reads ahead: where neighbours follow each other, `touch` is called for some more of them at once, and for more
+    /// the longer that goes on. What came together stands together, so that these are mostly the next; what `touch` reads is on
+    /// its way from memory for all of them at the same time, which following the list from one to the other would not do.
     pub fn newer_touched(
         &self,
         cursor: u64,
@@ -109,11 +111,15 @@ impl<T> Ordered<T> {
         touch: impl Fn(&T) -> i64,
     ) -> impl Iterator<Item = (Key, u64, &T)> {
         let (mut key, mut neighbour, mut touched) = (self.start(cursor, hint), None, 0..0);
+        let mut ahead = FIRST_AHEAD;
         std::iter::from_fn(move || {
             let node = self.nodes.get(key as usize)?;
-            if neighbour == Some(key) && !touched.contains(&key) {
-                touched = key..key.saturating_add(AHEAD as Key);
+            if neighbour != Some(key) {
+                ahead = FIRST_AHEAD;
+            } else if !touched.contains(&key) {
+                touched = key..key.saturating_add(ahead as Key);
                 self.touch(touched.clone(), &touch);
+                ahead = (2 * ahead).min(AHEAD);
             }
             let found = (key, node.number, node.value.as_ref()?);
             (key, neighbour) = (node.after, key.checked_add(1));

@@ -10,8 +10,8 @@ use common::columns::{Compact, Packer, packed_len};
 use common::gpus;
 use proto::{GpuCell, GpuUse, SlotGpus};
 
-/// Room of so many bytes is kept for the next update: a few thousand workers.
-const KEPT: usize = 1 << 18;
+/// Room of so many bytes is kept for the next update: as much as a full message takes.
+const KEPT: usize = 1 << 20;
 /// About what one GPU of a worker takes.
 const CELL_BYTES: usize = 12;
 
@@ -76,7 +76,8 @@ impl Rows {
 
     /// The room, if it is not more than is worth keeping.
     pub fn room(self) -> Self {
-        if self.packer.capacity() > KEPT { Self::default() } else { self }
+        let bytes = self.packer.capacity() + self.gpus.capacity() * size_of::<SlotGpus>();
+        if bytes > KEPT { Self::default() } else { self }
     }
 }
 

@@ -119,7 +119,7 @@ impl Part<'_> {
 #[derive(Default)]
 struct Gathered {
     parts: Vec<Bytes>,
-    /// Which hives were heard from.
+    /// Of which hives it is told that they were heard from, as it stands in an update.
     heard: Vec<u8>,
     rows: Rows,
     bytes: usize,

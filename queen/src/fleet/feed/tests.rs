@@ -284,9 +284,14 @@ fn an_idle_fleet_beats_and_changes_nothing() {
     let (mut place, mut mirror) = (bench.feed.start(), Mirror::default());
     bench.tip(&mut place, None, &mut mirror);
     let (revision, workers) = (mirror.revision.clone(), mirror.workers.clone());
-    bench.feed.write(bench.now).beat(None, &Beat { hive: &Arc::from("box"), sampled_at: None, sequence: 3, epoch: 0 });
-    bench.tip(&mut place, None, &mut mirror);
-    assert_eq!((mirror.revision, mirror.workers, mirror.beats["box"].sequence), (revision, workers, 3));
+    let (hive, mut key) = (Arc::from("box"), None);
+    for sequence in [3, 4] {
+        let beat = Beat { hive: &hive, sampled_at: None, sequence, epoch: 7 };
+        key = Some(bench.feed.write(bench.now).beat(key, &beat));
+        bench.tip(&mut place, None, &mut mirror);
+        assert_eq!((&mirror.revision, &mirror.workers), (&revision, &workers));
+        assert_eq!((mirror.beats["box"].sequence, mirror.beats["box"].epoch), (sequence, 7));
+    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Copied {
         self.follows
     }
 
-    /// Its use of each GPU.
+    /// Its use of each GPU, where columns say everything.
     pub fn gpus(&self) -> impl Iterator<Item = GpuUse> {
         let sums = self.follows.then(|| self.numbers.quanta().gpu_sums());
         self.gpus.iter().map(move |gpu| match sums {
@@ -152,6 +152,23 @@ mod tests {
             if after.inexact == 0 {
                 assert_eq!(copied.gpus().collect::<Vec<_>>(), after.gpus());
             }
+        }
+    }
+
+    #[test]
+    fn numbers_move_on_the_same_list_of_gpus() {
+        let mut stats = measured(2.0, (5.0, 4_096), &[("a", 5.0, 4_096)]);
+        let mut copied = Copied::of(&stats);
+        let one =
+            |util, vram| Uses::Rows(vec![GpuUse { uuid: "a".into(), util_pct: Some(util), vram_bytes: Some(vram) }]);
+        let (sums, apart) = (Uses::Sole("a".into()), one(1.0, 8_192));
+        for (uses, cpu_pct) in [(&sums, 5.0), (&apart, 6.0), (&apart, 7.0), (&sums, 8.0), (&sums, 9.0)] {
+            let row = ProcessStats { gpu_util_pct: Some(cpu_pct), ..stats.row() };
+            stats.quanta = Quanta::of(&row);
+            stats.write_gpus(uses);
+            copied.renew(&stats);
+            assert!(copied.list.is(&stats.list));
+            assert_eq!((copied.row(), copied.gpus().collect::<Vec<_>>()), (stats.row(), stats.gpus().to_vec()));
         }
     }
 

@@ -56,6 +56,21 @@ async fn what_another_queen_gave_back_is_gone_as_soon_as_the_hive_says_so() {
 }
 
 #[tokio::test]
+async fn a_renewal_asks_who_has_just_answered_though_its_part_has_ended_there() {
+    let hives = [FakeHive::start("a", vec![idle()], &[]).await, FakeHive::start("b", vec![idle()], &[]).await];
+    let queen = Queen::new(&hives);
+    let id = queen.reserve(vec![any(), any()]).await.unwrap().reservation.id;
+    let request = proto::ReleaseHoldRequest { reservation: id.clone() };
+    hives[0].client().release_hold(request).await.unwrap();
+    queen.hear(&hives[0]);
+    queen.hear(&hives[1]);
+    let left = queen.reserving.list("");
+    assert_eq!((left.len(), left[0].holds.len()), (1, 1));
+    let refused = queen.reserving.renew(&id, SECOND * 60).await;
+    assert!(matches!(&refused, Err(Refused::Unknown(why)) if why.contains("hive a")), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_release_is_harmless_twice_and_leaves_what_a_worker_uses() {
     let hive = FakeHive::start("box", vec![idle()], &[("GPU-1", 8)]).await;
     let queen = Queen::new(std::slice::from_ref(&hive));

@@ -164,7 +164,7 @@ export declare type Hive = Message<"rbee.v1.Hive"> & {
   remoteStart: boolean;
 
   /**
-   * The newest fencing token that it has ever given, 0 before the first: a hold with this token or an older one that is
+   * The newest fencing token that its ledger knows of, 0 before the first: a hold with this token or an older one that is
    * not among the holds has ended.
    *
    * @generated from field: uint64 last_fencing_token = 25;
