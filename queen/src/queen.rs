@@ -1,7 +1,6 @@
 //! The queen as a whole: bind, then run until told to stop.
 
 use crate::bound::Bounds;
-use crate::fleet::feed::Why;
 use crate::fleet::{Census, Fleet, LOOK};
 use crate::guard::{Guard, GuardError, Renewal, renew};
 use crate::metrics::{Calls, Counts, Metrics, Sources};
@@ -22,10 +21,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+/// So long a bookmark waits for an update that it may go along with: hives are heard from each second.
+const BOOKMARK_WAITS: Duration = Duration::from_secs(1);
 /// No bookmarks are sent faster than this.
 const BOOKMARK_MIN: Duration = Duration::from_millis(10);
 
@@ -235,19 +236,25 @@ async fn age(fleet: Arc<Fleet>, stopping: CancellationToken) {
     }
 }
 
-/// Makes the bookmarks that all watchers send.
+/// Makes the bookmarks that all watchers send. Each goes along with the next update, and alone where none comes soon.
 async fn count(fleet: Arc<Fleet>, bookmarks: watch::Sender<Bytes>, every: Duration, stopping: CancellationToken) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let alone = BOOKMARK_WAITS.min(every / 2);
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
             _ = ticks.tick() => {}
         }
         // Everybody is counted for those who watch.
-        if fleet.feed().is_watched() {
-            bookmarks.send_replace(bookmark(fleet.census(Instant::now())));
-            fleet.feed().wake_all(Why::Bookmark);
+        if !fleet.feed().is_watched() {
+            continue;
+        }
+        bookmarks.send_replace(bookmark(fleet.census(Instant::now())));
+        fleet.feed().announce_bookmark();
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = sleep(alone) => fleet.feed().wake_for_bookmark(),
         }
     }
 }

@@ -36,9 +36,10 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// Rings it. Who was rung for the same reason and has not answered since needs no second call.
-    pub fn ring(&self, why: Why) {
-        if self.rung.fetch_or(why as u8, Ordering::AcqRel) & (why as u8) == 0 {
+    /// Rings it. Who was rung for the same reasons and has not answered since needs no second call.
+    pub fn ring(&self, whys: &[Why]) {
+        let reasons = whys.iter().fold(0, |reasons, why| reasons | *why as u8);
+        if self.rung.fetch_or(reasons, Ordering::AcqRel) & reasons != reasons {
             self.waker.wake();
         }
     }
@@ -81,6 +82,8 @@ struct Group {
     told: AtomicU64,
     /// Somebody has not read everything that there was at the last beat.
     again: AtomicBool,
+    /// There is a bookmark that its members have not been woken for.
+    bookmark: AtomicBool,
 }
 
 impl Group {
@@ -89,8 +92,19 @@ impl Group {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self, why: Why) {
-        self.members().values().for_each(|bell| bell.ring(why));
+    fn wake(&self, whys: &[Why]) {
+        self.members().values().for_each(|bell| bell.ring(whys));
+    }
+
+    /// There is something to read. A bookmark that waits goes along: it costs nobody a message of its own.
+    fn wake_to_read(&self) {
+        let whys = [Why::Changed, Why::Bookmark];
+        self.wake(if self.takes_bookmark() { &whys } else { &whys[..1] });
+    }
+
+    fn takes_bookmark(&self) -> bool {
+        // Most of the time there is none: a look is cheaper than a swap.
+        self.bookmark.load(Ordering::Relaxed) && self.bookmark.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -109,7 +123,7 @@ impl Followers {
     /// Something was linked: revisions and beats together are so many.
     pub fn changed(&self, so_many: u64) {
         self.changed.fetch_max(so_many, Ordering::AcqRel);
-        self.groups[0].wake(Why::Changed);
+        self.groups[0].wake_to_read();
     }
 
     pub fn count(&self) -> usize {
@@ -132,7 +146,7 @@ impl Following {
         if self.rhythm.interval().is_some() {
             group.again.store(true, Ordering::Release);
         } else if let Some(bell) = group.members().get(&self.number) {
-            bell.ring(Why::Changed);
+            bell.ring(&[Why::Changed]);
         }
     }
 }
@@ -173,13 +187,24 @@ impl Feed {
         let changed = self.followers.changed.load(Ordering::Acquire);
         let again = group.again.swap(false, Ordering::AcqRel);
         if group.told.swap(changed, Ordering::AcqRel) != changed || again {
-            group.wake(Why::Changed);
+            group.wake_to_read();
         }
+    }
+
+    /// A bookmark has been made: whoever is woken to read is told of it, too.
+    pub fn announce_bookmark(&self) {
+        self.followers.groups.iter().for_each(|group| group.bookmark.store(true, Ordering::Release));
+    }
+
+    /// Wakes those for the bookmark who have had nothing to read since it was announced.
+    pub fn wake_for_bookmark(&self) {
+        let waiting = self.followers.groups.iter().filter(|group| group.takes_bookmark());
+        waiting.for_each(|group| group.wake(&[Why::Bookmark]));
     }
 
     /// Wakes everybody.
     pub fn wake_all(&self, why: Why) {
-        self.followers.groups.iter().for_each(|group| group.wake(why));
+        self.followers.groups.iter().for_each(|group| group.wake(&[why]));
     }
 }
 
@@ -220,6 +245,28 @@ mod tests {
         assert!(rung(&later));
         feed.wake_all(Why::Bookmark);
         assert!(now.is_rung() && later.is_rung() && !rung(&now) && !now.is_rung());
+    }
+
+    #[test]
+    fn a_bookmark_goes_along_with_what_there_is_to_read_or_alone() {
+        let feed = Feed::new("q".into(), 1);
+        let (now, later) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+        let _one = feed.follow(Rhythm::of(Duration::ZERO), now.clone());
+        let _other = feed.follow(Rhythm::of(Duration::from_millis(50)), later.clone());
+        let whys = |bell: &Bell| {
+            let rung = bell.answer(Waker::noop());
+            (rung(Why::Changed), rung(Why::Bookmark))
+        };
+        feed.announce_bookmark();
+        assert!(!now.is_rung() && !later.is_rung());
+        feed.followers.changed(1);
+        assert_eq!((whys(&now), later.is_rung()), ((true, true), false));
+        feed.followers.changed(2);
+        assert_eq!(whys(&now), (true, false), "told once");
+        feed.wake_for_bookmark();
+        assert_eq!((now.is_rung(), whys(&later)), (false, (false, true)));
+        feed.flush(0);
+        assert_eq!(whys(&later), (true, false));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 /// A peer is asked for a sign of life when it has been silent for this long …
 const PING: Duration = Duration::from_secs(2);
+/// … or so much earlier when something is said to it anyway: what is asked along costs no call of the kernel …
+const ALONG: Duration = Duration::from_millis(500);
 /// … and given this long to answer, so a half-open link is dead within five seconds.
 const ANSWER: Duration = Duration::from_millis(2_500);
 /// Both come due at multiples of this, up to as much late and never early.
@@ -41,12 +43,13 @@ impl Heart {
         self.due
     }
 
-    /// Asks when it is time to.
+    /// Asks when it is time to. To be called when what else there is to be said is in `out`.
     ///
     /// # Errors
     /// When it was asked and has not answered.
     pub fn look(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Silent> {
-        if now < self.due {
+        let asks_along = !self.asked && !out.is_empty() && now + ALONG >= self.due;
+        if now < self.due && !asks_along {
             return Ok(());
         }
         if std::mem::replace(&mut self.asked, true) {
@@ -91,5 +94,21 @@ mod tests {
         assert_eq!((heart.due(), out.is_empty()), (began + after(8_401), false));
         assert_eq!(heart.look(began + after(8_400), &mut out), Ok(()));
         assert_eq!(heart.look(began + after(8_401), &mut out), Err(Silent));
+    }
+
+    #[test]
+    fn who_is_told_something_is_asked_along_and_has_as_long_to_answer() {
+        let (began, after) = (Instant::now(), Duration::from_millis);
+        let (mut heart, mut out) = (Heart::new(began), Outbox::default());
+        out.data(1, bytes::Bytes::from_static(b"news"), false);
+        let mut asked = |heart: &mut Heart, then| {
+            let before = out.len();
+            let silent = heart.look(began + after(then), &mut out).is_err();
+            (out.len() > before, silent)
+        };
+        assert_eq!(asked(&mut heart, 1_499), (false, false));
+        assert_eq!((asked(&mut heart, 1_500), heart.due()), ((true, false), began + after(4_000)));
+        assert_eq!(asked(&mut heart, 3_999), (false, false), "not twice");
+        assert_eq!(asked(&mut heart, 4_000), (false, true));
     }
 }

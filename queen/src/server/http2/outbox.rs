@@ -55,8 +55,13 @@ impl Outbox {
         self.bytes >= FULL
     }
 
-    /// Whether nothing waits.
+    /// How much waits, in bytes.
     #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
