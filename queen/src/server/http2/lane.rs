@@ -13,11 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// A lane in which nobody sits looks at the clock this often.
 const IDLE: Duration = Duration::from_secs(3_600);
+/// So often it looks who was woken meanwhile before other tasks have their turn: what a hive says wakes its watchers.
+const ROUNDS: usize = 3;
 
 /// A connection in a lane.
 pub trait Carried: Send {
@@ -62,6 +65,8 @@ pub struct Lane {
     woken: SharedSeats,
     readable: SharedSeats,
     task: AtomicWaker,
+    /// It is at work, and looks who was woken before it stops: nobody needs to wake it.
+    busy: AtomicBool,
     leaving: AtomicBool,
     /// Who is about to sit down.
     arrivals: Mutex<Vec<(u32, Seat)>>,
@@ -96,9 +101,20 @@ impl Lane {
 
     fn wake(&self, seat: u32) {
         // When a neighbour was woken before and has not worked since, the lane will come by.
-        if self.woken.add(seat) {
+        if self.woken.add(seat) && !self.busy.load(Ordering::SeqCst) {
             self.task.wake();
         }
+    }
+
+    /// Is at work until [`Lane::rests`].
+    fn works(&self) {
+        self.busy.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nobody was woken that it has not met. Whoever is woken from now on wakes it.
+    fn rests(&self) -> bool {
+        self.busy.swap(false, Ordering::SeqCst);
+        self.woken.is_empty()
     }
 
     /// Has everybody leave who sits in it, and who sits down later.
@@ -203,6 +219,25 @@ impl Running {
         self.seats.iter_mut().flatten().for_each(|seat| seat.carried.leave());
     }
 
+    /// Everybody who was woken works, then everybody writes.
+    fn round(&mut self, cx: &mut Context<'_>) {
+        let mut seats = self.lane.woken.take();
+        let readable = self.lane.readable.take_of(&seats);
+        self.admit();
+        if !self.left && self.lane.leaving.load(Ordering::Acquire) {
+            self.leave();
+        }
+        let now = Instant::now();
+        self.add_due(now, &mut seats);
+        let woken = Woken { seats, readable, now };
+        self.each(&woken, |carried, turn| carried.work(turn));
+        self.each(&woken, |carried, turn| carried.tell(turn));
+        self.first = (self.first + 1) % SEATS;
+        if std::mem::take(&mut self.newcomers) || now >= self.deadline {
+            self.wind(now, cx);
+        }
+    }
+
     /// Adds those who are to work although nobody woke them.
     fn add_due(&self, now: Instant, to: &mut Seats) {
         if now >= self.deadline {
@@ -250,21 +285,17 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         this.lane.task.register(cx.waker());
-        let mut seats = this.lane.woken.take();
-        let readable = this.lane.readable.take_of(&seats);
-        this.admit();
-        if !this.left && this.lane.leaving.load(Ordering::Acquire) {
-            this.leave();
+        for _ in 0..ROUNDS {
+            this.lane.works();
+            this.round(cx);
+            if this.lane.rests() {
+                return Poll::Pending;
+            }
+            if !coop::has_budget_remaining() {
+                break;
+            }
         }
-        let now = Instant::now();
-        this.add_due(now, &mut seats);
-        let woken = Woken { seats, readable, now };
-        this.each(&woken, |carried, turn| carried.work(turn));
-        this.each(&woken, |carried, turn| carried.tell(turn));
-        this.first = (this.first + 1) % SEATS;
-        if std::mem::take(&mut this.newcomers) || now >= this.deadline {
-            this.wind(now, cx);
-        }
+        cx.waker().wake_by_ref();
         Poll::Pending
     }
 }

@@ -8,10 +8,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-/// New connections are spread over so many lanes for each processor that works, before one more is begun: a lane that waits for
-/// its processor, because somebody else has it, keeps nobody waiting but those who sit in it.
-pub(super) const ABREAST: usize = 4;
-
 /// All lanes.
 #[derive(Debug)]
 pub struct Lanes {
@@ -78,9 +74,10 @@ impl Lanes {
 }
 
 impl Open {
-    /// A seat in the emptiest lane.
+    /// A seat in the emptiest lane, once there are as many as processors that work. With more of them what one hive says would wake
+    /// many tasks, which costs more than it gains: so few go on one after the other, on a processor that is awake.
     fn seat(&mut self, began: Instant) -> (Arc<Lane>, u32) {
-        let abreast = ABREAST * Handle::current().metrics().num_workers();
+        let abreast = Handle::current().metrics().num_workers();
         let emptiest = self.lanes.iter().max_by_key(|lane| lane.free.len()).filter(|_| self.lanes.len() >= abreast);
         if let Some((lane, at)) = emptiest.and_then(|lane| Some((lane, lane.free.take_one()?))) {
             return (Arc::clone(lane), at);

@@ -54,12 +54,17 @@ impl SharedSeats {
     /// One more. Whether it was the first one of its word.
     pub fn add(&self, seat: u32) -> bool {
         let (word, bit) = place(seat);
-        self.0[word].fetch_or(bit, Ordering::AcqRel) == 0
+        self.0[word].fetch_or(bit, Ordering::SeqCst) == 0
     }
 
     /// All at once.
     pub fn fill(&self) {
         self.0.iter().for_each(|word| word.store(u64::MAX, Ordering::Release));
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| word.load(Ordering::SeqCst) == 0)
     }
 
     /// Takes everything out.

@@ -1,9 +1,9 @@
 //! Lanes, with connections that only take note of what is asked of them.
 
 use super::peer::PATIENCE;
-use crate::server::http2::lanes::ABREAST;
 use crate::server::http2::seats::SEATS;
 use crate::server::http2::{Bells, Carried, Gone, Lanes, Turn};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout};
 
 /// More than one lane has seats for.
 const MANY: usize = 600;
+/// So often each of two rings.
+const RINGS: usize = 20_000;
 
 /// What a connection was asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,7 @@ enum Does {
     Ends,
     Panics,
     Rings,
+    AlwaysRings,
 }
 
 /// What it does the next time, and when it wants to work.
@@ -55,6 +58,11 @@ impl Noting {
                 std::panic::resume_unwind(Box::new("as it was asked to"))
             }
             Does::Rings if acts => {
+                self.bells.run.wake_by_ref();
+                Poll::Pending
+            }
+            Does::AlwaysRings if acts => {
+                *does = Does::AlwaysRings;
                 self.bells.run.wake_by_ref();
                 Poll::Pending
             }
@@ -178,10 +186,73 @@ async fn who_rings_for_itself_while_it_works_or_tells_works_again() {
 }
 
 #[tokio::test]
+async fn a_lane_in_which_there_is_always_something_to_do_leaves_others_their_turn() {
+    let mut test = Test::new(1).await;
+    // This task and the lane have one thread: it would not come back from here.
+    for _ in 0..20 {
+        test.does(0, Does::Rings);
+        test.noted(4).await;
+    }
+    test.does(0, Does::AlwaysRings);
+    test.noted(100).await;
+    test.does(0, Does::Ends);
+    while test.noted(1).await != [(0, Asked::Ended { well: true })] {}
+}
+
+/// A connection that counts its turns.
+struct Counting {
+    turns: Arc<AtomicU64>,
+}
+
+impl Carried for Counting {
+    fn work(&mut self, _: &mut Turn<'_>) -> Poll<Result<(), Gone>> {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        Poll::Pending
+    }
+
+    fn tell(&mut self, _: &mut Turn<'_>) -> Poll<Result<(), Gone>> {
+        Poll::Pending
+    }
+
+    fn due(&self) -> Instant {
+        far()
+    }
+
+    fn leave(&mut self) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whoever_rings_has_a_turn_however_that_meets_the_end_of_another() {
+    let lanes = Lanes::new(Instant::now());
+    let ringing = [(); 2].map(|()| {
+        let (turns, mut bells) = (Arc::new(AtomicU64::new(0)), None);
+        let connection = |given: &Bells| {
+            bells = Some(given.clone());
+            Counting { turns: turns.clone() }
+        };
+        lanes.carry(connection, |_| {});
+        let bells = bells.unwrap();
+        tokio::task::spawn_blocking(move || {
+            for _ in 0..RINGS {
+                let (before, began) = (turns.load(Ordering::Relaxed), Instant::now());
+                bells.run.wake_by_ref();
+                while turns.load(Ordering::Relaxed) == before {
+                    assert!(began.elapsed() < PATIENCE, "nobody came");
+                    std::hint::spin_loop();
+                }
+            }
+        })
+    });
+    for ringing in ringing {
+        ringing.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn all_of_a_lane_work_before_the_first_one_tells() {
-    let mut test = Test::new(11 * ABREAST).await;
-    // Those who sit in one lane: each of the first few begins one, all others go where there is most room.
-    let lane = (1..=10).map(|number| number * ABREAST);
+    // There is one processor, so that all of them sit in one lane.
+    let mut test = Test::new(11).await;
+    let lane = 1..=10;
     lane.clone().for_each(|number| test.does(number, Does::Waits));
     let noted = test.noted(20).await;
     assert!(noted.iter().all(|(number, _)| lane.clone().any(|of| of == *number)), "{noted:?}");
@@ -193,7 +264,7 @@ async fn all_of_a_lane_work_before_the_first_one_tells() {
 async fn who_ends_or_panics_is_the_only_one_who_is_gone_and_its_seat_is_taken_by_the_next() {
     let mut test = Test::new(MANY).await;
     let lanes = test.lanes.count();
-    assert_eq!(lanes, MANY.div_ceil(SEATS as usize).max(ABREAST));
+    assert_eq!(lanes, MANY.div_ceil(SEATS as usize));
     for (number, does, well) in
         [(10, Does::Ends, true), (11, Does::Ends, true), (12, Does::Panics, false), (13, Does::Panics, false)]
     {
