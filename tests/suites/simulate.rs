@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const SETTLING: Duration = Duration::from_secs(120);
 /// How much of what a watcher was told is looked at together.
 const PIECE: Duration = Duration::from_secs(10);
-/// W4: a bookmark every 2.5 s, and what a busy machine adds. Less than a piece, else it could not be missed.
+/// W4: a bookmark every 2.5 s, or a second later, and what a busy machine adds. Less than a piece, else it could not be missed.
 const BOOKMARK: Duration = Duration::from_secs(5);
 
 struct Size {

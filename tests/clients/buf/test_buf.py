@@ -96,7 +96,7 @@ class BufCurl(unittest.TestCase):
     def test_watch_streams_a_snapshot_and_then_bookmarks(self):
         for way, flags in EVERY_WAY.items():
             with self.subTest(way):
-                done = curl("FleetService/Watch", {"filter": {"hive": HIVE}}, flags, deadline="4s")
+                done = curl("FleetService/Watch", {"filter": {"hive": HIVE}}, flags, deadline="6s")
                 self.assertEqual(done.returncode, DEADLINE_EXCEEDED, done.stderr)
                 events = documents(done.stdout)
                 kinds = [next(iter(event)) for event in events]

@@ -15,6 +15,8 @@ const ALONG: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_millis(2_500);
 /// Both come due at multiples of this, up to as much late and never early.
 const STEP: Duration = Duration::from_millis(100);
+/// A look that comes later than this says that the queen stood still: an answer may lie unread.
+const LATE: Duration = Duration::from_millis(500);
 
 /// A peer has not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,17 +48,20 @@ impl Heart {
     /// Asks when it is time to. To be called when what else there is to be said is in `out`.
     ///
     /// # Errors
-    /// When it was asked and has not answered.
+    /// When it was asked and has not answered, and she looked when it was time to.
     pub fn look(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Silent> {
         let asks_along = !self.asked && !out.is_empty() && now + ALONG >= self.due;
         if now < self.due && !asks_along {
             return Ok(());
         }
-        if std::mem::replace(&mut self.asked, true) {
+        let late = now > self.due + LATE;
+        // Whoever is asked early has all the longer.
+        self.due = self.due.max(now) + ANSWER;
+        if !std::mem::replace(&mut self.asked, true) {
+            out.frame(kind::PING, 0, 0, b"are you?");
+        } else if !late {
             return Err(Silent);
         }
-        self.due = now + ANSWER;
-        out.frame(kind::PING, 0, 0, b"are you?");
         Ok(())
     }
 }
@@ -97,7 +102,18 @@ mod tests {
     }
 
     #[test]
-    fn who_is_told_something_is_asked_along_and_has_as_long_to_answer() {
+    fn whoever_is_not_looked_at_in_time_has_as_long_to_answer_again() {
+        let (began, after) = (Instant::now(), Duration::from_millis);
+        let (mut heart, mut out) = (Heart::new(began), Outbox::default());
+        assert_eq!(heart.look(began + after(2_000), &mut out), Ok(()));
+        let asked = out.len();
+        assert_eq!(heart.look(began + after(60_000), &mut out), Ok(()), "she stood still");
+        assert_eq!((out.len(), heart.due()), (asked, began + after(62_500)));
+        assert_eq!(heart.look(began + after(63_000), &mut out), Err(Silent));
+    }
+
+    #[test]
+    fn who_is_told_something_is_asked_along_and_has_no_less_time_to_answer() {
         let (began, after) = (Instant::now(), Duration::from_millis);
         let (mut heart, mut out) = (Heart::new(began), Outbox::default());
         out.data(1, bytes::Bytes::from_static(b"news"), false);
@@ -107,8 +123,8 @@ mod tests {
             (out.len() > before, silent)
         };
         assert_eq!(asked(&mut heart, 1_499), (false, false));
-        assert_eq!((asked(&mut heart, 1_500), heart.due()), ((true, false), began + after(4_000)));
-        assert_eq!(asked(&mut heart, 3_999), (false, false), "not twice");
-        assert_eq!(asked(&mut heart, 4_000), (false, true));
+        assert_eq!((asked(&mut heart, 1_500), heart.due()), ((true, false), began + after(4_500)));
+        assert_eq!(asked(&mut heart, 4_499), (false, false), "not twice");
+        assert_eq!(asked(&mut heart, 4_500), (false, true));
     }
 }

@@ -8,7 +8,7 @@ use super::seats::{SEATS, Seats, SharedSeats};
 use atomic_waker::AtomicWaker;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -19,8 +19,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// A lane in which nobody sits looks at the clock this often.
 const IDLE: Duration = Duration::from_secs(3_600);
-/// So often it looks who was woken meanwhile before other tasks have their turn: what a hive says wakes its watchers.
+/// So often it looks who was woken meanwhile before other tasks have their turn: what a hive says wakes its watchers …
 const ROUNDS: usize = 3;
+/// … but no more once it has been at work for so long.
+const TURN: Duration = Duration::from_micros(500);
 
 /// A connection in a lane.
 pub trait Carried: Send {
@@ -191,8 +193,8 @@ struct Running {
     began: Instant,
     clock: Pin<Box<Sleep>>,
     deadline: Instant,
-    /// Somebody new may be due before that.
-    newcomers: bool,
+    /// Somebody may be due before that.
+    sooner: bool,
     desk: Vec<u8>,
 }
 
@@ -200,12 +202,12 @@ impl Running {
     fn new(lane: Arc<Lane>, began: Instant) -> Self {
         let deadline = Instant::now() + IDLE;
         let (seats, clock) = ((0..SEATS).map(|_| None).collect(), Box::pin(sleep_until(deadline)));
-        Self { lane, seats, first: 0, left: false, began, clock, deadline, newcomers: false, desk: Vec::new() }
+        Self { lane, seats, first: 0, left: false, began, clock, deadline, sooner: false, desk: Vec::new() }
     }
 
     fn admit(&mut self) {
         let arrived = std::mem::take(&mut *self.lane.arrivals());
-        self.newcomers |= !arrived.is_empty();
+        self.sooner |= !arrived.is_empty();
         for (at, mut seat) in arrived {
             if self.left {
                 seat.carried.leave();
@@ -219,8 +221,8 @@ impl Running {
         self.seats.iter_mut().flatten().for_each(|seat| seat.carried.leave());
     }
 
-    /// Everybody who was woken works, then everybody writes.
-    fn round(&mut self, cx: &mut Context<'_>) {
+    /// Everybody who was woken works, then everybody writes. When it began.
+    fn round(&mut self, cx: &mut Context<'_>) -> Instant {
         let mut seats = self.lane.woken.take();
         let readable = self.lane.readable.take_of(&seats);
         self.admit();
@@ -233,9 +235,10 @@ impl Running {
         self.each(&woken, |carried, turn| carried.work(turn));
         self.each(&woken, |carried, turn| carried.tell(turn));
         self.first = (self.first + 1) % SEATS;
-        if std::mem::take(&mut self.newcomers) || now >= self.deadline {
+        if std::mem::take(&mut self.sooner) || now >= self.deadline {
             self.wind(now, cx);
         }
+        now
     }
 
     /// Adds those who are to work although nobody woke them.
@@ -256,6 +259,8 @@ impl Running {
             let ended = match catch_unwind(AssertUnwindSafe(|| act(&mut *seat.carried, &mut turn))) {
                 Ok(Poll::Pending) => {
                     seat.due = seat.carried.due();
+                    let sooner = seat.due < self.deadline && heart::round(self.began, seat.due) < self.deadline;
+                    self.sooner |= sooner;
                     continue;
                 }
                 Ok(Poll::Ready(ended)) => ended,
@@ -268,12 +273,13 @@ impl Running {
         }
     }
 
-    /// Looks at the clock again when the first one is due. Nobody wants that earlier than the last time, but for who is new.
+    /// Looks at the clock again when the first one is due.
     fn wind(&mut self, now: Instant, cx: &mut Context<'_>) {
         let first = self.seats.iter().flatten().map(|seat| seat.due).min();
         self.deadline = first.map_or(now + IDLE, |first| heart::round(self.began, first));
         self.clock.as_mut().reset(self.deadline);
-        if self.clock.as_mut().poll(cx).is_ready() {
+        // When others have used up what this task may do in one go, the clock would not take note of who is to be woken.
+        if pin!(coop::unconstrained(self.clock.as_mut())).poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
     }
@@ -285,13 +291,14 @@ impl Future for Running {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         this.lane.task.register(cx.waker());
+        let began = Instant::now();
         for _ in 0..ROUNDS {
             this.lane.works();
-            this.round(cx);
+            let now = this.round(cx);
             if this.lane.rests() {
                 return Poll::Pending;
             }
-            if !coop::has_budget_remaining() {
+            if now - began > TURN || !coop::has_budget_remaining() {
                 break;
             }
         }

@@ -3,11 +3,14 @@
 use super::peer::PATIENCE;
 use crate::server::http2::seats::SEATS;
 use crate::server::http2::{Bells, Carried, Gone, Lanes, Turn};
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::coop;
 use tokio::time::{Instant, timeout};
 
 /// More than one lane has seats for.
@@ -238,7 +241,7 @@ async fn whoever_rings_has_a_turn_however_that_meets_the_end_of_another() {
                 bells.run.wake_by_ref();
                 while turns.load(Ordering::Relaxed) == before {
                     assert!(began.elapsed() < PATIENCE, "nobody came");
-                    std::hint::spin_loop();
+                    std::thread::yield_now();
                 }
             }
         })
@@ -298,6 +301,64 @@ async fn what_is_due_comes_due_without_being_woken_and_never_early() {
     let took = began.elapsed();
     assert!(took >= due - began && took <= due - began + Duration::from_millis(101), "{took:?}");
     test.nothing_else().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_to_work_sooner_than_before_comes_due_then() {
+    let mut test = Test::new(3).await;
+    let began = Instant::now();
+    for due in [5_000, 1_234].map(|ms| began + Duration::from_millis(ms)) {
+        test.carried[1].1.lock().unwrap().1 = due;
+        test.carried[1].0.run.wake_by_ref();
+        assert_eq!(test.noted(2).await, [(1, Asked::Work { readable: false }), (1, Asked::Tell)]);
+    }
+    assert_eq!(test.noted(2).await, [(1, Asked::Work { readable: false }), (1, Asked::Tell)]);
+    let took = began.elapsed();
+    assert!((1_234..=1_335).contains(&took.as_millis()), "{took:?}");
+    test.nothing_else().await;
+}
+
+/// A connection that is due each second, and does then what counts against what its task may do in one go.
+struct Spending {
+    due: Instant,
+    notes: UnboundedSender<Instant>,
+}
+
+impl Carried for Spending {
+    fn work(&mut self, turn: &mut Turn<'_>) -> Poll<Result<(), Gone>> {
+        let cx = &mut Context::from_waker(&turn.bells.run);
+        if self.due <= turn.now && pin!(coop::consume_budget()).poll(cx).is_ready() {
+            self.due += Duration::from_secs(1);
+            self.notes.send(turn.now).unwrap();
+        }
+        Poll::Pending
+    }
+
+    fn tell(&mut self, _: &mut Turn<'_>) -> Poll<Result<(), Gone>> {
+        Poll::Pending
+    }
+
+    fn due(&self) -> Instant {
+        self.due
+    }
+
+    fn leave(&mut self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_a_task_may_do_in_one_go_come_due_together_and_again() {
+    let (began, (sender, mut notes)) = (Instant::now(), unbounded_channel());
+    let (lanes, seats) = (Lanes::new(began), SEATS as usize);
+    for _ in 0..seats {
+        let notes = sender.clone();
+        lanes.carry(|_| Spending { due: began + Duration::from_secs(1), notes }, |_| {});
+    }
+    for second in 1..=5 {
+        for _ in 0..seats {
+            let then = timeout(PATIENCE, notes.recv()).await.expect("in time").unwrap();
+            assert_eq!((then - began).as_secs(), second);
+        }
+    }
 }
 
 #[tokio::test]

@@ -297,8 +297,8 @@ export declare type SnapshotEnd = Message<"rbee.v1.SnapshotEnd"> & {
 export declare const SnapshotEndSchema: GenMessage<SnapshotEnd>;
 
 /**
- * Every 2.5 s, always, with the next update or a second later where none comes: the queen's heartbeat. Three missed mean that
- * the stream is dead.
+ * Every 2.5 s, always, with the next update or at most a second later where none comes: the queen's heartbeat. Three missed mean
+ * that the stream is dead.
  *
  * @generated from message rbee.v1.Bookmark
  */
