@@ -106,7 +106,7 @@ impl Queen {
             io::ErrorKind::AddrInUse => BindError::Taken { address: asked, source },
             _ => BindError::Listen { address: asked, source },
         };
-        let listener = TcpListener::bind(asked).await.map_err(refused)?;
+        let listener = server::listen(asked).map_err(refused)?;
         let address = listener.local_addr().map_err(|source| BindError::Listen { address: asked, source })?;
         let (bookmarks, receiver) = watch::channel(Bytes::new());
         let fleet = Fleet::new(&config, telemetry::token(), Instant::now());

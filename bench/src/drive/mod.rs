@@ -85,7 +85,7 @@ pub struct Counts {
     /// Bytes that were.
     pub bytes: AtomicU64,
     /// Microseconds from the hive's send to the watcher, once they count.
-    pub latencies: Mutex<Vec<u64>>,
+    latencies: Mutex<Vec<u64>>,
     timing: AtomicBool,
 }
 
@@ -93,6 +93,13 @@ impl Counts {
     /// From now on latencies count.
     pub fn start_timing(&self) {
         self.timing.store(true, Ordering::Relaxed);
+    }
+
+    /// Those that counted, the shortest first.
+    pub fn latencies(&self) -> Vec<u64> {
+        let mut took = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        took.sort_unstable();
+        took
     }
 
     fn push(&self) {
@@ -129,11 +136,19 @@ pub struct Shape {
     pub class: Duration,
 }
 
-/// A load on a peer; ends when it drops.
+/// A load on a peer.
 pub struct Running {
     /// What it counts.
     pub counts: Arc<Counts>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Ends it, before its peer ends: who is cut off in the middle of a call panics.
+    pub async fn end(mut self) -> Arc<Counts> {
+        self.tasks.shutdown().await;
+        self.counts
+    }
 }
 
 /// Watchers first, then hives, spread over their interval.
@@ -164,7 +179,7 @@ pub async fn start(peer: Peer, address: &str, shape: Shape, timed: bool) -> Runn
             Peer::Ours | Peer::OursFull => tasks.spawn(ours::push(address, load, pace, counts)),
         };
     }
-    Running { counts, _tasks: tasks }
+    Running { counts, tasks }
 }
 
 /// When a hive's next batch is due.

@@ -3,8 +3,8 @@
 use super::{Runs, WARM_UP};
 use crate::Pace;
 use crate::drive::{Peer, Shape, start};
+use crate::fleet::WORKERS;
 use crate::table::Table;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 const PEERS: [Peer; 4] = [Peer::SseEach, Peer::SseOnce, Peer::Plain, Peer::Ours];
@@ -13,27 +13,53 @@ const WITH_FLOOR: [Peer; 5] = [Peer::SseEach, Peer::SseOnce, Peer::Plain, Peer::
 /// The document's target, in milliseconds.
 const DOCUMENT: f64 = 100.0;
 
+/// One load, and who is measured under it.
+struct Scene {
+    shape: Shape,
+    peers: &'static [Peer],
+    /// At least this long, so that the last percent is not a single batch of a hive.
+    window: Duration,
+    /// The most that ours may take, in milliseconds.
+    bound: f64,
+}
+
+impl Scene {
+    /// At once, with so many hives, workers of each, and watchers.
+    fn of(hives: u32, workers: u32, every: Duration, watchers: u32) -> Self {
+        let shape = Shape { hives, workers, every: Some(every), watchers, class: Duration::ZERO };
+        Self { shape, peers: &WITH_FLOOR, window: Duration::from_secs(10), bound: DOCUMENT }
+    }
+
+    fn name(&self) -> String {
+        let Shape { hives, workers, every, watchers, .. } = self.shape;
+        let rate = 1.0 / every.unwrap_or_default().as_secs_f64();
+        let many = if hives == 1 { "a hive".to_owned() } else { format!("{hives} hives") };
+        format!("hive's send to watcher, {many} × {workers} workers at {rate} Hz, {watchers} watchers, p99")
+    }
+}
+
 pub async fn run(pace: Pace, table: &mut Table) {
-    // A few hives need longer for as many samples: the last percent of 1,000 is ten of them.
-    let few = (10, 20, Duration::from_secs(5), &WITH_FLOOR[..]);
-    for (hives, watchers, window, peers) in [few, (1_000, 10, Duration::from_secs(2), &PEERS[..])] {
-        eprintln!("latency: {hives} hives at 1 Hz");
-        let every = Some(Duration::from_secs(1));
-        let shape = Shape { hives, workers: 10, every, watchers, class: Duration::ZERO };
-        let pace = Pace { window: pace.window.max(window), ..pace };
-        let (p50, p99) = percentiles(pace, peers, shape).await;
-        let what = format!("hive's send to watcher, {hives} hives × 10 workers at 1 Hz, {watchers} watchers, p99");
-        let bound = if hives >= 1_000 { 50.0 } else { DOCUMENT };
-        table.ours(&what, p99.median(Peer::Ours), "ms", Some(bound), bound >= DOCUMENT);
+    let second = Duration::from_secs(1);
+    let many = Scene::of(1_000, 10, second, 10);
+    let scenes = [
+        Scene::of(10, 10, second, 20),
+        Scene { window: Duration::from_secs(3), ..Scene::of(1, WORKERS, Duration::from_millis(100), 100) },
+        Scene { window: Duration::from_secs(2), peers: &PEERS, bound: 50.0, ..many },
+    ];
+    for scene in scenes {
+        let what = scene.name();
+        eprintln!("{what}");
+        let pace = Pace { window: pace.window.max(scene.window), ..pace };
+        let (p50, p99) = percentiles(pace, scene.peers, scene.shape).await;
+        table.ours(&what, p99.median(Peer::Ours), "ms", Some(scene.bound), scene.bound >= DOCUMENT);
         table.ours(&what.replace("p99", "p50"), p50.median(Peer::Ours), "ms", None, false);
-        for peer in peers.iter().filter(|peer| **peer != Peer::Ours && p99.has(**peer)) {
+        for peer in scene.peers.iter().filter(|peer| **peer != Peer::Ours && p99.has(**peer)) {
             let target = (*peer == Peer::SseEach).then_some(0.5);
             table.peer(&what, peer.name(), p99.median(*peer), "ms", p99.ours_to(*peer), target);
         }
     }
     let class = Duration::from_millis(50);
-    let every = Some(Duration::from_secs(1));
-    let shape = Shape { hives: 1_000, workers: 10, every, watchers: 10, class };
+    let shape = Shape { hives: 1_000, workers: 10, every: Some(second), watchers: 10, class };
     let p99 = percentiles(pace, &[Peer::Ours], shape).await.1.median(Peer::Ours);
     table.ours("the same every 50 ms, 1,000 hives, p99", p99, "ms", Some(DOCUMENT), true);
 }
@@ -48,14 +74,17 @@ async fn percentiles(pace: Pace, peers: &[Peer], shape: Shape) -> (Runs, Runs) {
             tokio::time::sleep(WARM_UP).await;
             running.counts.start_timing();
             tokio::time::sleep(pace.window).await;
-            let mut took = running.counts.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            took.sort_unstable();
-            let at =
-                |part: f64| took.get((took.len() as f64 * part) as usize).map_or(f64::NAN, |us| *us as f64 / 1_000.0);
-            eprintln!("  run {run} {}: p50 {:.2} ms, p99 {:.2} ms of {}", peer.name(), at(0.5), at(0.99), took.len());
-            p50.push(at(0.5));
-            p99.push(at(0.99));
+            let took = running.end().await.latencies();
+            let (half, last) = (percentile(&took, 0.5), percentile(&took, 0.99));
+            eprintln!("  run {run} {}: p50 {half:.2} ms, p99 {last:.2} ms of {}", peer.name(), took.len());
+            p50.push(half);
+            p99.push(last);
         }
     }
     (all50, all99)
+}
+
+/// Of what is sorted, in milliseconds.
+fn percentile(took: &[u64], part: f64) -> f64 {
+    took.get((took.len() as f64 * part) as usize).map_or(f64::NAN, |us| *us as f64 / 1_000.0)
 }

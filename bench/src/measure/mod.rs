@@ -49,8 +49,9 @@ pub async fn load(peer: Peer, shape: Shape, length: Duration) {
     let micros = window.cpu_ns / 1_000.0;
     eprintln!("{:.1} µs CPU per batch taken, {:.0} of them", micros / window.pushed, window.pushed);
     let delivered = window.delivered / f64::from(crate::fleet::WORKERS);
+    let counts = running.end().await;
     if delivered > 0.0 {
-        let bytes = running.counts.bytes.load(Ordering::Relaxed) as f64 / window.delivered.max(1.0);
+        let bytes = counts.bytes.load(Ordering::Relaxed) as f64 / window.delivered.max(1.0);
         eprintln!("about {bytes:.0} bytes per worker delivered");
         eprintln!("{:.1} µs CPU per batch delivered, {delivered:.0} of them", micros / delivered);
     }
@@ -61,7 +62,9 @@ async fn once(peer: Peer, shape: Shape, length: Duration) -> Option<Window> {
     let server = peer.start()?;
     let running = start(peer, &server.address, shape, false).await;
     tokio::time::sleep(WARM_UP).await;
-    Some(window(&server, &running.counts, length).await)
+    let window = window(&server, &running.counts, length).await;
+    running.end().await;
+    Some(window)
 }
 
 /// What the runs of each peer cost, in the order of the runs.

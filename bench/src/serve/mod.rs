@@ -5,7 +5,8 @@ mod json;
 mod ours;
 mod plain;
 
-use tokio::net::TcpListener;
+use std::net::Ipv4Addr;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// Messages that a broadcast channel keeps for its slowest reader.
 const KEPT: usize = 1_024;
@@ -22,8 +23,13 @@ pub async fn run(name: &str) {
     }
 }
 
+/// A thousand hives that dial at once find a place, as at the queen's port.
+const BACKLOG: u32 = 65_535;
+
 async fn listen() -> TcpListener {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+    let listener = socket.listen(BACKLOG).expect("a listener");
     println!("{}", listener.local_addr().expect("its address"));
     listener
 }

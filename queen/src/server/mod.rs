@@ -3,10 +3,12 @@
 mod begin;
 mod connection;
 pub mod http2;
+mod listen;
 mod open;
 mod turned;
 
 pub use http2::Ended;
+pub use listen::listen;
 pub use open::Addresses;
 
 use crate::Config;
