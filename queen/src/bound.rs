@@ -78,10 +78,10 @@ pub struct Bounds {
     pub watchers: Arc<Bound>,
     /// Bytes of a question.
     pub request_bytes: Arc<Bound>,
-    /// Bytes of the headers of one request, enforced by HTTP itself.
-    pub header_bytes: usize,
-    /// Calls at once on one connection, enforced by HTTP/2 itself.
-    pub streams: usize,
+    /// Bytes of the headers of one request.
+    pub header_bytes: Arc<Bound>,
+    /// Calls at once on one connection.
+    pub streams: Arc<Bound>,
 }
 
 impl Bounds {
@@ -96,8 +96,8 @@ impl Bounds {
             tunnels: Bound::new(config.max_tunnels),
             watchers: Bound::new(config.max_watchers),
             request_bytes: Bound::new(config.max_request_bytes),
-            header_bytes: config.max_header_bytes as usize,
-            streams: config.max_streams as usize,
+            header_bytes: Bound::new(config.max_header_bytes as usize),
+            streams: Bound::new(config.max_streams as usize),
         }
     }
 }

@@ -162,8 +162,8 @@ impl Queen {
         let timing = tokio::spawn(rhythm::keep(shared.clone()));
         let tidying = tokio::spawn(shared.reserving.clone().tidy(ending.clone()));
         let renewing = tokio::spawn(renew(renewal, ending.clone()));
-        let (config, stop) = (shared.config.clone(), ending.clone());
-        let mut serving = tokio::spawn(async move { server::serve(listener, doors, &config, stop).await });
+        let stop = ending.clone();
+        let mut serving = tokio::spawn(async move { server::serve(listener, doors, stop).await });
         // Streams hold `ending` rather than `stopping`, so that they also end when a task of ours fails.
         let served = tokio::select! {
             () = stopping.cancelled() => None,

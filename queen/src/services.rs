@@ -11,6 +11,7 @@ use crate::rpc::browsers;
 use crate::rpc::first::First;
 use crate::rpc::fleet::Looking;
 use crate::rpc::forward;
+use crate::rpc::limited::Limited;
 use crate::rpc::push::{self, PushTelemetry};
 use crate::rpc::scheduler::Scheduler;
 use crate::rpc::telemetry::Ingest;
@@ -20,6 +21,7 @@ use proto::fleet_service_server::FleetServiceServer;
 use proto::hive_service_server::HiveServiceServer;
 use proto::scheduler_service_server::SchedulerServiceServer;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::health_reporter;
@@ -38,12 +40,16 @@ pub struct Around {
     pub metrics: Metrics,
 }
 
+/// Register, and what Attach begins with, are answered within this: longer than a tunnel waits for what its hive says first.
+const REGISTERED: Duration = Duration::from_secs(6);
+
 /// The router.
 pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_reflection::server::Error> {
     let Around { guard, bounds, calls, metrics } = around;
     let largest = shared.config.max_request_bytes;
-    let ingest =
-        HiveServiceServer::new(Ingest::new(shared.clone())).max_decoding_message_size(push::decoded(&shared.config));
+    let frames = push::decoded(&shared.config);
+    let ingest = HiveServiceServer::new(Ingest::new(shared.clone())).max_decoding_message_size(frames);
+    let ingest = Limited::new(ingest, frames, bounds.request_bytes.clone()).begins_within(REGISTERED);
     let ingest = First::new(ingest, PushTelemetry::new(shared.clone()));
     let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(largest);
     let looking = Bounded::new(looking, &bounds);
@@ -65,7 +71,7 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let grpc = Routes::new(ingest)
-        .add_service(forward::service(shared.clone(), &bounds))
+        .add_service(Limited::new(forward::service(shared.clone(), &bounds), largest, bounds.request_bytes.clone()))
         .add_service(First::new(looking, Watch::new(shared, bounds.request_bytes)))
         .add_service(scheduler)
         .add_service(health)

@@ -87,6 +87,7 @@ fn frame(session: &str, sequence: u64, frame: Frame) -> Vec<u8> {
         session: session.to_owned(),
         sequence,
         monotonic_ms: sequence * 1_000,
+        before_register_ms: 0,
         sampled_at: Some(prost_types::Timestamp { seconds: sequence as i64, nanos: 0 }),
         frame: Some(frame),
         hive: None,

@@ -37,6 +37,7 @@ pub async fn push(address: String, load: Load, mut pace: Pacing, counts: Arc<Cou
         session: session.clone(),
         sequence: 1,
         monotonic_ms: 1,
+        before_register_ms: 0,
         sampled_at: Some(common::timestamp(std::time::SystemTime::now())),
         frame: Some(load.snapshot()),
         hive: None,

@@ -16,7 +16,7 @@ use crate::roster::{Member, Roster, Slot};
 use crate::round::{Round, Sample};
 use activity::{Engaged, activity, readiness};
 use devices::Owned;
-use past::Past;
+use past::{Idle, Past};
 use proto::{Activity, ProcessStats};
 use std::collections::HashMap;
 use std::time::{Instant, SystemTime};
@@ -83,7 +83,7 @@ impl Sampler {
     /// The round of a look that failed whole. Nobody is idle on the word of such a round.
     pub fn fail(&mut self, now: Instant, wall: SystemTime, reason: String, gpu: &GpuView, round: &mut Round) {
         for past in self.pasts.values_mut() {
-            past.idle_since = None;
+            past.idle = None;
         }
         let trust = Trust::of(gpu, now, self.since);
         round.samples.clear();
@@ -109,7 +109,7 @@ impl Sampler {
                     self.sample(member, counters, seen, trust, sample.stats.get_or_insert_with(ProcessStats::default));
                 }
                 None => {
-                    self.pasts.entry(reading.slot).and_modify(|past| past.idle_since = None);
+                    self.pasts.entry(reading.slot).and_modify(|past| past.idle = None);
                     sample.stats = None;
                 }
             }
@@ -132,7 +132,10 @@ impl Sampler {
         let engaged = Engaged::of(seen.engines.of(member.slot), seen.now);
         let ready = readiness(member, &engaged);
         let (activity, basis) = activity(member, ready, &engaged, &share, past, rates.cpu_pct);
-        past.idle_since = (activity == Activity::Idle).then(|| past.idle_since.unwrap_or(seen.wall));
+        past.idle = (activity == Activity::Idle).then(|| match past.idle {
+            Some(idle) => idle.at(seen.now, seen.wall),
+            None => Idle::new(seen.now, seen.wall),
+        });
         *stats = ProcessStats {
             cpu_pct: rates.cpu_pct,
             memory_current_bytes: counters.memory.current_bytes,
@@ -147,7 +150,7 @@ impl Sampler {
             gpu_sample_state: share.state.into(),
             process_count: pids.and_then(|pids| u32::try_from(pids.len()).ok()),
             activity: activity.into(),
-            idle_since: past.idle_since.map(common::timestamp),
+            idle_since: past.idle.map(|idle| common::timestamp(idle.told())),
             activity_basis: basis.into(),
             anon_bytes: counters.memory.anon_bytes,
             working_set_bytes: counters.memory.working_set_bytes,

@@ -47,14 +47,15 @@ impl Arrivals {
         Self { opened, count: 0, fastest: VecDeque::from([(0, 0)]) }
     }
 
-    /// When the sample of a frame that arrives now was made, at the latest. `monotonic_ms` is the hive's clock since
-    /// its Register; 0 is what clients send that keep no such clock, and then the frame counts as fresh.
-    pub fn taken(&mut self, now: Instant, monotonic_ms: u64) -> Instant {
-        if monotonic_ms == 0 {
+    /// When the sample of a frame that arrives now was made, at the latest. `clock_ms` is the hive's clock since its Register, less
+    /// than nothing of a sample that is older than that; 0 is what clients send that keep no such clock, and then the frame
+    /// counts as fresh.
+    pub fn taken(&mut self, now: Instant, clock_ms: i64) -> Instant {
+        if clock_ms == 0 {
             return now;
         }
         let since = i64::try_from(now.saturating_duration_since(self.opened).as_millis()).unwrap_or(i64::MAX);
-        let delay = since.saturating_sub(i64::try_from(monotonic_ms).unwrap_or(i64::MAX));
+        let delay = since.saturating_sub(clock_ms);
         self.count += 1;
         while self.fastest.back().is_some_and(|(_, slower)| *slower >= delay) {
             self.fastest.pop_back();
@@ -201,13 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn s1_a_sample_that_is_older_than_its_session_is_as_old_as_that() {
+        let start = Instant::now() + SECOND * 600;
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut arrivals = Arrivals::new(start);
+        assert_eq!(arrivals.taken(at(20), -300_000), start - SECOND * 300);
+        assert_eq!(arrivals.taken(at(1_020), 1_000), at(1_000));
+    }
+
+    #[test]
     fn lateness_is_against_the_fastest_of_the_last_600_frames() {
         let start = Instant::now();
         let mut arrivals = Arrivals::new(start);
         // A hive whose clock runs slow by 1 ms a second is never more than 600 ms late.
         for second in 1..5_000_u64 {
             let now = start + Duration::from_millis(second * 1_001);
-            let late = now - arrivals.taken(now, second * 1_000);
+            let late = now - arrivals.taken(now, second as i64 * 1_000);
             assert!(late <= Duration::from_millis(600), "{late:?}");
         }
         assert!(arrivals.fastest.len() <= 601);

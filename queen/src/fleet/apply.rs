@@ -138,7 +138,7 @@ impl Fleet {
         }
         hive.sequence = frame.sequence;
         hive.arrived = now;
-        let taken = hive.arrivals.taken(now, frame.monotonic_ms);
+        let taken = hive.arrivals.taken(now, frame.clock());
         self.judge_lateness(hive, now, taken)?;
         let limit = self.bounds.max_frame_bytes;
         if frame.size > limit {
@@ -174,6 +174,11 @@ impl Fleet {
         hive.settle(&Judging { now, limits: &self.bounds.limits, pardon: &self.pardon(now) }, &self.index);
         hive.link(&self.feed, now, sampled && matches!(outcome, Outcome::Accepted { .. }));
         Ok(outcome)
+    }
+
+    /// A frame was too large even to be read.
+    pub fn count_unread_frame(&self) {
+        self.refused.frame_bytes();
     }
 
     fn judge_lateness(&self, hive: &mut KnownHive, now: Instant, taken: Instant) -> Result<(), Refusal> {

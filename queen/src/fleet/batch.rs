@@ -60,10 +60,15 @@ impl KnownHive {
         let rows = check_rows(self, batch.rows)?;
         let newcomers = self.check_slots(&rows, &removed)?;
         let unsampled = columns::slots(&batch.unsampled_gaps).map_err(resync)?;
-        let mut gpus = Vec::with_capacity(batch.gpus.len());
+        let (mut gpus, mut named) = (Vec::with_capacity(batch.gpus.len()), HashSet::new());
         let mut lies = 0;
-        for packed in batch.gpus {
+        for mut packed in batch.gpus {
             let slot = packed.slot;
+            // Each once, and none longer than is kept: a list takes much more room than the bytes it came as.
+            if !named.insert(slot) {
+                return Err(Refusal::invalid("batch.gpus", format!("slot {slot} is there twice")));
+            }
+            lies += row::clean_packed(&mut packed);
             let told = common::gpus::unpack(&self.info.gpus, packed);
             let mut uses =
                 told.ok_or_else(|| Refusal::Resync(format!("slot {slot} uses a GPU that was never told")))?;

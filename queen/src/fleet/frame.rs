@@ -13,6 +13,7 @@ const SAMPLED_AT: u32 = 4;
 const SNAPSHOT: u32 = 5;
 const BATCH: u32 = 6;
 const HIVE: u32 = 7;
+const BEFORE_REGISTER_MS: u32 = 8;
 
 /// Fields of `Batch`.
 const FAILED: u32 = 1;
@@ -31,6 +32,8 @@ pub struct Frame<'a> {
     pub sequence: u64,
     /// The hive's clock.
     pub monotonic_ms: u64,
+    /// How far it was behind Register.
+    pub before_register_ms: u64,
     /// The hive's wall clock.
     pub sampled_at: Option<prost_types::Timestamp>,
     /// A `Hive`, if it changed.
@@ -74,12 +77,12 @@ impl<'a> Frame<'a> {
     /// Reads a frame that is written as every encoder writes it.
     pub fn read(message: &'a [u8]) -> Result<Self, Unusual> {
         let mut frame = Self { size: message.len(), ..Self::default() };
-        let mut seen = 0u8;
+        let mut seen = 0u16;
         for field in fields(message) {
             let (number, value) = field?;
             // Of a field that is there twice the second one counts, or both are to be merged; so with the two bodies.
             let bit = match number {
-                SESSION..=SNAPSHOT | HIVE => 1 << number,
+                SESSION..=SNAPSHOT | HIVE | BEFORE_REGISTER_MS => 1 << number,
                 BATCH => 1 << SNAPSHOT,
                 _ => 0,
             };
@@ -95,10 +98,17 @@ impl<'a> Frame<'a> {
                 SNAPSHOT => frame.body = Body::Snapshot(value.bytes()?),
                 BATCH => frame.body = Body::Batch(Batch::read(value.bytes()?)?),
                 HIVE => frame.hive = Some(value.bytes()?),
+                BEFORE_REGISTER_MS => frame.before_register_ms = value.number()?,
                 _ => {}
             }
         }
         Ok(frame)
+    }
+
+    /// The hive's clock since its Register when the sample was made, in milliseconds; 0 where it keeps none.
+    pub fn clock(&self) -> i64 {
+        let signed = |ms| i64::try_from(ms).unwrap_or(i64::MAX);
+        signed(self.monotonic_ms) - signed(self.before_register_ms)
     }
 
     /// Whether nothing of the same snapshot follows.
@@ -160,6 +170,7 @@ mod tests {
             session: "box/1/token".into(),
             sequence: 7,
             monotonic_ms: 8_000,
+            before_register_ms: 10_000,
             sampled_at: Some(prost_types::Timestamp { seconds: 5, nanos: 6 }),
             frame: Some(Told::Batch(batch)),
             hive: Some(proto::Hive { id: "box".into(), ..proto::Hive::default() }),
@@ -170,7 +181,7 @@ mod tests {
     fn a_frame_is_read_where_it_lies() {
         let bytes = told().encode_to_vec();
         let frame = Frame::read(&bytes).unwrap();
-        assert_eq!((frame.session, frame.sequence, frame.monotonic_ms), ("box/1/token", 7, 8_000));
+        assert_eq!((frame.session, frame.sequence, frame.clock()), ("box/1/token", 7, -2_000));
         assert_eq!((frame.sampled_at, frame.size), (told().sampled_at, bytes.len()));
         assert_eq!(proto::Hive::decode(frame.hive.unwrap()).unwrap(), told().hive.unwrap());
         let Body::Batch(batch) = frame.body else { panic!("no batch") };

@@ -5,7 +5,7 @@ use super::sample::{SECOND, Session, cpu, fleet, hive, names, one_hive, row};
 use super::{Fleet, Outcome, Refusal};
 use crate::Config;
 use proto::push_telemetry_request::Frame;
-use proto::{Batch, Column, Columns, GpuUse, ProcessStats, SlotGpus, Snapshot, WorkerRow};
+use proto::{Batch, Column, Columns, Gpu, GpuCell, GpuUse, Hive, ProcessStats, SlotGpus, Snapshot, WorkerRow};
 use std::time::{Duration, Instant};
 
 fn named(slot: u32, name: u32) -> WorkerRow {
@@ -137,6 +137,24 @@ fn b1_no_name_of_a_gpu_makes_an_answer_too_large() {
     let gpus = vec![SlotGpus { slot: 1, gpus: vec![long()], cells: vec![], sole: None }];
     session.batch(now, Batch { gpus, ..Batch::default() }).unwrap();
     fleet.walk(now, None, |seen| assert_eq!(seen.stats().unwrap().gpus(), []));
+}
+
+#[test]
+fn b7_a_list_of_gpus_takes_no_more_room_than_it_is_kept_in() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let mut session = one_hive(&fleet, now, vec![cpu(1.0)]);
+    let told = Hive { gpus: vec![Gpu { uuid: "x".repeat(128), ..Gpu::default() }], ..hive("box") };
+    let mut frame = session.frame(now, Frame::Batch(Batch::default()));
+    frame.hive = Some(told);
+    fleet.apply(now, frame).unwrap();
+    let cells = vec![GpuCell::default(); 100_000];
+    let list = SlotGpus { slot: 1, cells, ..SlotGpus::default() };
+    let outcome = session.batch(now, Batch { gpus: vec![list.clone()], ..Batch::default() }).unwrap();
+    assert!(matches!(outcome, Outcome::Accepted { dropped: 99_936, .. }), "{outcome:?}");
+    fleet.walk(now, None, |seen| assert_eq!(seen.stats().unwrap().gpus().len(), 64));
+    let twice = Batch { gpus: vec![list.clone(), list], ..Batch::default() };
+    assert!(matches!(session.batch(now, twice), Err(Refusal::Invalid { field: "batch.gpus", .. })));
 }
 
 #[test]

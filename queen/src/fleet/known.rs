@@ -52,6 +52,9 @@ pub struct KnownWorker {
     hollow: bool,
 }
 
+/// Two stretches of idleness that began within this are one: the hive tells it to the second.
+const SAME_STRETCH: Duration = Duration::from_secs(2);
+
 impl KnownWorker {
     pub fn freshness_at(&self, now: Instant, limits: &Limits, pardon: &Pardon) -> Freshness {
         limits.freshness(pardon.silence(self.good.unwrap_or(self.known), now))
@@ -71,7 +74,10 @@ impl KnownWorker {
             // Never before the last sample at which it was known not to be idle.
             let earliest = self.good;
             let told = taken.checked_sub(idle_for.unwrap_or_default()).unwrap_or(taken);
-            self.idle_from = Some(earliest.map_or(told, |earliest| told.max(earliest)));
+            // It began when the last one did: the hive's wall clock was set.
+            let goes_on = |from: &Instant| told <= *from + SAME_STRETCH && *from <= told + SAME_STRETCH;
+            let from = earliest.map_or(told, |earliest| told.max(earliest));
+            self.idle_from = Some(self.idle_from.filter(goes_on).unwrap_or(from));
         }
     }
 }

@@ -6,7 +6,7 @@ use common::columns::Quanta;
 use common::gpus::Uses;
 use common::{HiveId, WorkerId};
 use prost::Message;
-use proto::{GpuUse, ProcessStats, WorkerRow};
+use proto::{GpuUse, ProcessStats, SlotGpus, WorkerRow};
 use std::sync::Arc;
 
 /// The most one worker's spec, or one hive's record, may take on the wire.
@@ -74,6 +74,14 @@ fn clean_gpus(gpus: &mut Vec<GpuUse>) -> u64 {
     // Kept for as long as the worker is there.
     gpus.shrink_to_fit();
     (before - gpus.len()) as u64 + gpus.iter_mut().map(|gpu| clean_number(&mut gpu.util_pct)).sum::<u64>()
+}
+
+/// The same for a packed list, as far as its length goes.
+pub fn clean_packed(packed: &mut SlotGpus) -> u64 {
+    let all = packed.cells.len() + packed.gpus.len();
+    packed.cells.truncate(GPUS);
+    packed.gpus.truncate(GPUS - packed.cells.len());
+    (all - packed.cells.len() - packed.gpus.len()) as u64
 }
 
 /// The same for what a batch says about them.

@@ -63,6 +63,7 @@ impl<'a> Session<'a> {
             session: self.session.clone(),
             sequence: self.sequence,
             monotonic_ms: (now - self.opened).as_millis() as u64,
+            before_register_ms: 0,
             sampled_at: Some(prost_types::Timestamp { seconds: 1_000_000 + self.sequence as i64, nanos: 0 }),
             frame: Some(frame),
             hive: None,

@@ -358,6 +358,25 @@ fn idle_time_is_counted_by_the_hives_own_clock_before_and_ours_after() {
 }
 
 #[test]
+fn s3_a_wall_clock_that_is_set_ends_no_stretch_of_idleness() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let idle_since =
+        |seconds| ProcessStats { activity: Activity::Idle.into(), idle_since: at(seconds), ..ProcessStats::default() };
+    let mut session = one_hive(&fleet, now, vec![idle_since(1_000_001 - 60)]);
+    // The hive's clock is set ten years forward; what it tells of the stretch is set with it.
+    let later = now + SECOND * 5;
+    let rows = vec![row("box", 1, idle_since(316_000_000 - 65))];
+    let mut frame = session.frame(later, Frame::Batch(Batch { rows, ..Batch::default() }));
+    frame.sampled_at = at(316_000_000);
+    fleet.apply(later, frame).unwrap();
+    let mut found = None;
+    fleet.walk(later, None, |seen| found = seen.idle_for());
+    assert_eq!(found, Some(SECOND * 65));
+}
+
+#[test]
 fn bookmarks_count_who_is_there() {
     let now = Instant::now();
     let fleet = fleet(now);

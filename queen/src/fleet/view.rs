@@ -281,12 +281,19 @@ impl Fleet {
         self.hives.get(id).map(|hive| self.hive_to_wire(&hive, now))
     }
 
+    /// All hives from this name on, in the order of their names.
+    pub fn names_from(&self, first: Option<&HiveId>) -> Vec<HiveId> {
+        let from = |id: &HiveId| first.is_none_or(|first| id >= first);
+        let mut names: Vec<HiveId> =
+            self.hives.iter().filter(|hive| from(&hive.id)).map(|hive| hive.id.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// All hives whose name comes after `after`, in the order of their names, at most `limit`.
     pub fn hives_after(&self, now: Instant, after: Option<&HiveId>, limit: usize) -> Vec<proto::Hive> {
-        let mut ids: Vec<HiveId> = self.hives.iter().map(|hive| hive.id.clone()).collect();
-        ids.retain(|id| after.is_none_or(|after| id > after));
-        ids.sort_unstable();
-        ids.iter().filter_map(|id| self.hive(now, id)).take(limit).collect()
+        let names = self.names_from(after).into_iter().filter(|name| Some(name) != after);
+        names.filter_map(|name| self.hive(now, &name)).take(limit).collect()
     }
 
     fn hive_to_wire(&self, hive: &KnownHive, now: Instant) -> proto::Hive {

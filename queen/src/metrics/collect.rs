@@ -85,8 +85,8 @@ impl Snapshot {
     fn bounds(&self, out: &mut Out<'_>, fleet: [(&'static str, Met); 3]) -> fmt::Result {
         let bounds = &self.sources.bounds;
         let counted = |bound: &Bound| (Some(bound.taken()), bound.limit(), Some(bound.refused()));
-        // HTTP itself keeps these, and tells nobody.
-        let unseen = |limit: usize| (None, limit, None);
+        // How large, or how many of each: there is no sum of them.
+        let each = |bound: &Bound| (None, bound.limit(), Some(bound.refused()));
         let per_address =
             (Some(self.sources.addresses.most()), bounds.per_address.limit(), Some(bounds.per_address.refused()));
         let own = [
@@ -98,9 +98,9 @@ impl Snapshot {
             ("tunnels", counted(&bounds.tunnels)),
             ("watchers", counted(&bounds.watchers)),
             ("watch_classes", self.sources.fleet.feed().classes_met()),
-            ("request_bytes", (None, bounds.request_bytes.limit(), Some(bounds.request_bytes.refused()))),
-            ("header_bytes", unseen(bounds.header_bytes)),
-            ("streams_per_connection", unseen(bounds.streams)),
+            ("request_bytes", each(&bounds.request_bytes)),
+            ("header_bytes", each(&bounds.header_bytes)),
+            ("streams_per_connection", each(&bounds.streams)),
         ];
         let all: Vec<(&str, Met)> = own.into_iter().chain(fleet).collect();
         let taken: Vec<_> = all.iter().filter_map(|(name, met)| Some((*name, met.0?))).collect();

@@ -66,19 +66,18 @@ where
             let late =
                 |_| Ok(Status::deadline_exceeded(format!("no answer within {} s", DEADLINE.as_secs())).into_http());
             let answer = timeout(DEADLINE, service.oneshot(request)).await.unwrap_or_else(late);
-            answer.map(|answer| too_large(answer, &request_bytes))
+            answer.map(|answer| too_large(answer, request_bytes.limit(), &request_bytes))
         })
     }
 }
 
-/// The decoder refuses what is too large with OUT_OF_RANGE, which nothing else here does. It will not fit later
-/// either: there is no retry time.
-pub fn too_large(answer: Response<Body>, bound: &Bound) -> Response<Body> {
+/// The decoder refuses what has more than `limit` bytes with OUT_OF_RANGE, which nothing else here does. It will not fit
+/// later either: there is no retry time.
+pub fn too_large(answer: Response<Body>, limit: usize, bound: &Bound) -> Response<Body> {
     match Status::from_header_map(answer.headers()) {
         Some(status) if status.code() == Code::OutOfRange => {
             bound.refuse();
-            let sentence = format!("a question of more than {} bytes is not read", bound.limit());
-            Status::resource_exhausted(sentence).into_http()
+            Status::resource_exhausted(format!("a question of more than {limit} bytes is not read")).into_http()
         }
         _ => answer,
     }

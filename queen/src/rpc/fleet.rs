@@ -36,6 +36,34 @@ impl Looking {
         Self { shared }
     }
 
+    /// The workers after that one, in order, hive by hive: those of a page, and some more if there are any.
+    fn find(
+        &self,
+        now: Instant,
+        filter: &Filter,
+        only: Option<HiveId>,
+        after: Option<&(HiveId, WorkerId)>,
+        size: usize,
+    ) -> Vec<Found> {
+        let fleet = &self.shared.fleet;
+        let hives = only.map_or_else(|| fleet.names_from(after.map(|(hive, _)| hive)), |only| vec![only]);
+        let mut found = Vec::new();
+        for hive in &hives {
+            if found.len() > size {
+                break;
+            }
+            let before = found.len();
+            fleet.walk(now, Some(hive), |seen| {
+                let name = (seen.hive().clone(), seen.id().clone());
+                if after.is_none_or(|after| name > *after) && matches(filter, seen.spec(), seen.state()) {
+                    found.push((name, Arc::clone(seen.spec()), seen.to_wire_bare()));
+                }
+            });
+            found[before..].sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+        }
+        found
+    }
+
     fn revision(&self) -> String {
         let feed = self.shared.fleet.feed();
         feed.name_tip()
@@ -72,8 +100,11 @@ pub(super) fn filter_hive(filter: &Filter) -> Result<Option<HiveId>, Status> {
     HiveId::parse(&filter.hive).map(Some).map_err(|error| invalid::field("filter.hive", error.to_string()))
 }
 
-fn take_page(mut found: Vec<((HiveId, WorkerId), Arc<Spec>, Worker)>, size: usize) -> (Vec<Worker>, String) {
-    found.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+/// A worker and its name; what does not move is shared.
+type Found = ((HiveId, WorkerId), Arc<Spec>, Worker);
+
+/// The page of what was found, which is in order, and what follows it.
+fn take_page(found: Vec<Found>, size: usize) -> (Vec<Worker>, String) {
     let (total, mut bytes, mut last) = (found.len(), 0, String::new());
     let mut workers = Vec::new();
     for ((hive, id), spec, bare) in found.into_iter().take(size) {
@@ -113,15 +144,7 @@ impl FleetService for Looking {
         // Taken first: a watch that resumes after it sees everything that this answer may have missed.
         let revision = self.revision();
         let now = Instant::now();
-        let mut found = Vec::new();
-        self.shared.fleet.walk(now, only.as_ref(), |seen| {
-            if matches(&filter, seen.spec(), seen.state()) {
-                let name = (seen.hive().clone(), seen.id().clone());
-                if after.as_ref().is_none_or(|after| name > *after) {
-                    found.push((name, Arc::clone(seen.spec()), seen.to_wire_bare()));
-                }
-            }
-        });
+        let found = self.find(now, &filter, only, after.as_ref(), size);
         let (workers, next_page_token) = take_page(found, size);
         let coverage = Some(self.shared.fleet.coverage(now));
         Ok(Response::new(ListWorkersResponse { workers, next_page_token, revision, coverage }))

@@ -77,7 +77,7 @@ impl HiveService for Ingest {
 }
 
 /// When hives of a fleet this large shall come back after this queen was gone; a small one by its own rule.
-fn retry_window(known: usize) -> Option<(Duration, Duration)> {
+pub(super) fn retry_window(known: usize) -> Option<(Duration, Duration)> {
     let spread = Duration::from_secs_f64(known as f64 / BACK_PER_SECOND as f64);
     (known > BACK_PER_SECOND).then(|| (RETRY_MIN, RETRY_MIN + spread))
 }

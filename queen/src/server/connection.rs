@@ -3,7 +3,7 @@
 use super::begin::{Again, Begun, speaks_tls};
 use super::http2::{self, Buffers, Gone, Lanes};
 use super::turned::{self, Turned};
-use crate::Config;
+use crate::bound::Bounds;
 use crate::guard::{Peer, Shown};
 use axum::Router;
 use axum::body::Body;
@@ -45,11 +45,11 @@ pub struct Port {
 
 impl Port {
     /// A port behind which `router` answers.
-    pub fn new(router: Router, shown: Shown, config: &Config, stopping: CancellationToken) -> Self {
+    pub fn new(router: Router, shown: Shown, bounds: &Bounds, stopping: CancellationToken) -> Self {
         let http2 = http2::Shared {
             buffers: Buffers::default(),
-            max_header_bytes: config.max_header_bytes as usize,
-            max_streams: config.max_streams as usize,
+            header_bytes: Arc::clone(&bounds.header_bytes),
+            streams: Arc::clone(&bounds.streams),
         };
         Self { router, shown, http2: Arc::new(http2), lanes: Lanes::new(Instant::now()), stopping }
     }
@@ -153,7 +153,7 @@ impl Port {
             request.extensions_mut().insert(peer);
             request.map(Body::new)
         }));
-        let headers = HTTP1_HEADERS_MIN.max(self.http2.max_header_bytes);
+        let headers = HTTP1_HEADERS_MIN.max(self.http2.header_bytes.limit());
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE).max_buf_size(headers);
         let connection = builder.serve_connection(TokioIo::new(stream), service);

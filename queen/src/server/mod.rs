@@ -7,11 +7,10 @@ mod listen;
 mod open;
 mod turned;
 
-pub use http2::Ended;
+pub use http2::{Cut, Ended};
 pub use listen::listen;
 pub use open::Addresses;
 
-use crate::Config;
 use crate::bound::Bounds;
 use crate::guard::Shown;
 use axum::Router;
@@ -46,9 +45,9 @@ pub struct Doors {
 }
 
 /// Serves until `stopping` is cancelled, then at most [`GOODBYE`] longer.
-pub async fn serve(listener: TcpListener, doors: Doors, config: &Config, stopping: CancellationToken) {
+pub async fn serve(listener: TcpListener, doors: Doors, stopping: CancellationToken) {
     let Doors { router, shown, bounds, addresses } = doors;
-    let port = Arc::new(Port::new(router, shown, config, stopping.clone()));
+    let port = Arc::new(Port::new(router, shown, &bounds, stopping.clone()));
     let (mut open, mut tasks, mut starved) = (Open::new(bounds.clone(), addresses), JoinSet::new(), false);
     loop {
         let accepted = tokio::select! {

@@ -114,6 +114,7 @@ impl Session {
             session: self.session.clone(),
             sequence: self.sequence,
             monotonic_ms: self.opened.elapsed().as_millis() as u64,
+            before_register_ms: 0,
             sampled_at: Some(sampled_at),
             frame: Some(frame),
             hive: None,

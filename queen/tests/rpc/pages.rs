@@ -169,9 +169,19 @@ async fn a_question_that_is_too_large_is_refused() {
     let filter = proto::Filter { model: "x".repeat(65 * 1024), ..proto::Filter::default() };
     let watch = proto::WatchRequest { filter: Some(filter), ..proto::WatchRequest::default() };
     assert_eq!(client.watch(watch).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    let stop = proto::StopWorkerRequest { name: "x".repeat(65 * 1024), ..proto::StopWorkerRequest::default() };
+    let mut workers = proto::worker_service_client::WorkerServiceClient::new(queen.channel().await);
+    assert_eq!(workers.stop_worker(stop).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    let mut fields = tonic::Request::new(ListWorkersRequest::default());
+    fields.metadata_mut().insert("x-long", "x".repeat(20 * 1024).parse().unwrap());
+    let status = client.list_workers(fields).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
     let scraped = http(&queen, &get("/metrics", "localhost"), b"").await.1;
     let scraped = String::from_utf8(scraped).unwrap();
-    assert!(scraped.contains("rbee_queen_bound_refused_total{bound=\"request_bytes\"} 2\n"), "{scraped}");
+    for (bound, times) in [("request_bytes", 3), ("header_bytes", 1)] {
+        let line = format!("rbee_queen_bound_refused_total{{bound=\"{bound}\"}} {times}\n");
+        assert!(scraped.contains(&line), "{line}{scraped}");
+    }
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ impl Tunnel {
                 return Over::Refused;
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.next(random(), session.window)) => {}
+                () = tokio::time::sleep(backoff.next(random(), trouble.window().or(session.window))) => {}
                 () = stopping.cancelled() => return Over::Stopping,
                 over = newer(&mut self.sessions) => return over,
             }

@@ -9,7 +9,7 @@ use proto::push_telemetry_request::Frame;
 use proto::{Batch, PushTelemetryRequest, Snapshot, WorkerRow};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Rows are added to a frame until it has this many bytes; the rest goes into the next frame.
 const FRAME_BYTES: usize = 192 * 1024;
@@ -141,11 +141,12 @@ impl Handed {
 
     fn frame(&mut self, round: &Round, frame: Frame) -> PushTelemetryRequest {
         self.sequence += 1;
-        let since = round.taken.checked_duration_since(self.opened).unwrap_or_default();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         PushTelemetryRequest {
             session: self.session.clone(),
             sequence: self.sequence,
-            monotonic_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            monotonic_ms: ms(round.taken.saturating_duration_since(self.opened)),
+            before_register_ms: ms(self.opened.saturating_duration_since(round.taken)),
             sampled_at: Some(common::timestamp(round.sampled_at)),
             frame: Some(frame),
             hive: None,
@@ -214,6 +215,18 @@ mod tests {
         assert_eq!(columns.slot_gaps, vec![2]);
         assert_eq!(columns.cpu_pct.unwrap().deltas, vec![700]);
         assert_eq!(columns.vram, None);
+    }
+
+    #[test]
+    fn s1_what_was_measured_before_the_session_says_so() {
+        let old = round(&[(1, Some(1.0))]);
+        let opened = old.taken + Duration::from_secs(300);
+        let mut handed = Handed::new("s".into(), opened, proto::Hive::default());
+        let frame = handed.snapshot(&roster(&[1]), &old).remove(0);
+        assert_eq!((frame.monotonic_ms, frame.before_register_ms), (0, 300_000));
+        let new = Round { taken: opened + Duration::from_secs(2), ..old };
+        let frame = handed.next(&roster(&[1]), &new, &proto::Hive::default(), true).frame;
+        assert_eq!((frame.monotonic_ms, frame.before_register_ms), (2_000, 0));
     }
 
     #[test]

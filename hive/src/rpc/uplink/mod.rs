@@ -6,9 +6,11 @@ mod frames;
 mod handed;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use books::{Account, Books};
 pub use frames::Sources;
+pub(super) use trouble::SessionError;
 
 use crate::worker::procfs::since_boot;
 use books::OpenAccount;
@@ -24,8 +26,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
-use tonic::{Code, Status};
 use tracing::{info, warn};
+use trouble::REGISTER;
 
 /// Connecting, Register and Attach may take this long.
 pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(5);
@@ -36,10 +38,6 @@ const STALL_CHECK: Duration = Duration::from_secs(1);
 /// HTTP/2 pings find a dead link within five seconds: 2 s of silence, then 2.5 s without an answer.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_ANSWER: Duration = Duration::from_millis(2_500);
-/// After a newer session took over, so that twins do not throw each other out in turns.
-const SUPERSEDED_WINDOW: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
-/// The first call of a session.
-const REGISTER: &str = "Register";
 /// How long a stopping hive waits for the queen's summary.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -61,49 +59,6 @@ pub struct Session {
     pub name: String,
     /// How long the queen wants to be left alone between two tries, if she said so.
     pub window: Option<(Duration, Duration)>,
-}
-
-/// Why a session, or a tunnel of one, ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
-    #[error("no connection to {url}: {reason}")]
-    Connect { url: String, reason: LinkError },
-    #[error("{step} was answered with {:?}: {}", status.code(), status.message())]
-    Refused { step: &'static str, status: Status },
-    #[error("what listens at {0} does not answer as a queen does")]
-    NoQueen(String),
-    #[error("the connection broke")]
-    Broken,
-    #[error("the queen has taken no frame for {} s", STALL_LIMIT.as_secs())]
-    Stalled,
-    #[error("the queen ended the stream")]
-    Ended,
-}
-
-impl SessionError {
-    /// A status that this end made itself says in many words, a new one each time, only that the link is gone.
-    pub(super) fn refused(url: &str, step: &'static str, status: Status) -> Self {
-        match std::error::Error::source(&status) {
-            Some(_) if step == REGISTER => Self::NoQueen(url.to_owned()),
-            Some(_) => Self::Broken,
-            None => Self::Refused { step, status },
-        }
-    }
-
-    /// What the queen answered, if she did.
-    pub(super) fn code(&self) -> Option<Code> {
-        if let Self::Refused { status, .. } = self { Some(status.code()) } else { None }
-    }
-
-    /// A Register that is refused as superseded is one of a machine whose clock was set back; no twin has it wait.
-    fn window(&self) -> Option<(Duration, Duration)> {
-        match self {
-            Self::Refused { step, status } if *step != REGISTER && status.code() == Code::Aborted => {
-                Some(SUPERSEDED_WINDOW)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// One queen's uplink.

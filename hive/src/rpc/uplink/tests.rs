@@ -10,7 +10,7 @@ use proto::{PushTelemetryRequest, PushTelemetryResponse, RegisterRequest, Regist
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::{Mutex, mpsc};
-use tonic::{Request, Response, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -2,7 +2,7 @@
 
 use super::super::collect::{Counters, Incarnation, Pressure};
 use super::super::gpu_share::Share;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// One worker at its last good sample.
 #[derive(Debug)]
@@ -24,7 +24,37 @@ pub struct Past {
     /// The driver once said that it uses none.
     pub used_none: bool,
     /// Since when it has been idle without a break.
-    pub idle_since: Option<SystemTime>,
+    pub idle: Option<Idle>,
+}
+
+/// A step of the wall clock that is larger than this is not slewing.
+const STEP: Duration = Duration::from_secs(1);
+
+/// A stretch of idleness. How long it has lasted is the monotonic clock's; it is told as an instant of the wall clock, which
+/// moves when that was set, and only then.
+#[derive(Debug, Clone, Copy)]
+pub struct Idle {
+    from: Instant,
+    told: SystemTime,
+}
+
+impl Idle {
+    /// One that begins now.
+    pub fn new(now: Instant, wall: SystemTime) -> Self {
+        Self { from: now, told: wall }
+    }
+
+    /// The same one, later.
+    pub fn at(self, now: Instant, wall: SystemTime) -> Self {
+        let told = wall.checked_sub(now.saturating_duration_since(self.from)).unwrap_or(wall);
+        let step = told.duration_since(self.told).unwrap_or_else(|before| before.duration());
+        if step > STEP { Self { told, ..self } } else { self }
+    }
+
+    /// When it began, by the wall clock of now.
+    pub fn told(self) -> SystemTime {
+        self.told
+    }
 }
 
 /// The numbers that need two looks.
@@ -69,7 +99,7 @@ impl Past {
             pids: Vec::new(),
             gpus_seen: Vec::new(),
             used_none: false,
-            idle_since: None,
+            idle: None,
         }
     }
 

@@ -25,6 +25,8 @@ struct Scene {
     gpu: GpuView,
     engines: EngineView,
     round: Round,
+    /// The wall clock was set forward by so much.
+    set: Duration,
 }
 
 impl Scene {
@@ -46,7 +48,7 @@ impl Scene {
         let gpu = GpuView { round: round_of(Outcome::NoGpu, &[]), answered: Some(start) };
         let round = Round::empty(start, SystemTime::UNIX_EPOCH);
         let (member, sampler, engines) = (member(1, "llm", "8080"), Sampler::new(start), EngineView::default());
-        Self { start, member, sampler, totals, gpu, engines, round }
+        Self { start, member, sampler, totals, gpu, engines, round, set: Duration::ZERO }
     }
 
     /// The driver answers this at `millis`.
@@ -60,7 +62,7 @@ impl Scene {
         self.totals.at = now;
         let readings = vec![Reading { slot: 1, counters: Some(self.totals.clone()) }];
         let tick = Tick { readings, pids: vec![10, 11] };
-        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(millis) + self.set;
         let roster = roster([self.member.clone()]);
         let seen = Seen { now, wall, roster: &roster, tick: &tick, gpu: &self.gpu, engines: &self.engines };
         self.sampler.advance(seen, &mut self.round);
@@ -333,6 +335,21 @@ fn idle_since_is_the_beginning_of_the_stretch() {
     let failed = scene.round.clone();
     assert_eq!((failed.failed.as_deref(), failed.samples.len()), (Some("no procfs"), 0));
     assert_eq!(since(&scene.stats(6_000)), at(6_000));
+}
+
+#[test]
+fn s3_a_clock_that_is_set_makes_no_stretch_longer_or_shorter() {
+    let mut scene = Scene::new();
+    let since = |stats: &ProcessStats| stats.idle_since.as_ref().and_then(common::from_timestamp);
+    let at = |millis| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+    scene.stats(0);
+    assert_eq!(since(&scene.stats(1_000)), at(1_000));
+    scene.set = Duration::from_secs(315_360_000);
+    assert_eq!(since(&scene.stats(5_000)), at(315_360_001_000), "four seconds ago");
+    scene.set += Duration::from_millis(900);
+    assert_eq!(since(&scene.stats(6_000)), at(315_360_001_000), "slewing moves nothing");
+    scene.set = Duration::ZERO;
+    assert_eq!(since(&scene.stats(7_000)), at(1_000));
 }
 
 #[test]

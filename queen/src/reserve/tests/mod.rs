@@ -60,7 +60,7 @@ impl Queen {
         let session = self.fleet.register(now, request, "t").unwrap().session;
         let frame = Some(Frame::Snapshot(Snapshot { rows: hive.rows(), last: true }));
         let sampled_at = Some(common::timestamp(std::time::SystemTime::now()));
-        let frame = PushTelemetryRequest { session, sequence: 1, monotonic_ms: 0, sampled_at, frame, hive: None };
+        let frame = PushTelemetryRequest { session, sequence: 1, sampled_at, frame, ..PushTelemetryRequest::default() };
         self.fleet.apply(now, frame).unwrap();
     }
 

@@ -1,11 +1,15 @@
 //! The messages of a request where they lie: one that came whole is not copied, and nothing is kept for the next one. There
 //! are as many such readers as hives.
 
+use crate::rpc::invalid;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
+use std::time::Duration;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+/// What the sender of a message that is too large is told to wait: it may have a smaller one then.
+const RETRY: Duration = Duration::from_secs(5);
 /// gRPC's head: whether it is compressed, then its length in four bytes.
 const HEAD: usize = 5;
 
@@ -60,8 +64,8 @@ impl Frames {
         self.part.extend_from_slice(&data);
         match self.length(&self.part)? {
             Some(length) if self.part.len() >= HEAD + length => self.held = std::mem::take(&mut self.part).freeze(),
-            Some(length) => self.part.reserve(HEAD + length - self.part.len()),
-            None => {}
+            // Room comes with what arrives: how long it will be is only said as yet.
+            Some(_) | None => {}
         }
         Ok(())
     }
@@ -77,7 +81,7 @@ impl Frames {
         if length > self.limit {
             let limit = self.limit;
             let sentence = format!("a message of {length} bytes is not read: the limit is {limit}");
-            return Err(Status::resource_exhausted(sentence));
+            return Err(invalid::exhausted(sentence, RETRY));
         }
         Ok(Some(length))
     }

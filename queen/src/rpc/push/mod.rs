@@ -5,6 +5,7 @@ mod frames;
 mod seldom;
 
 use super::first::Call;
+use super::telemetry::retry_window;
 use super::{Shared, owner};
 use crate::Config;
 use crate::fleet::{Outcome, Refusal, hive_of};
@@ -18,16 +19,21 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
 use proto::PushTelemetryResponse;
 use seldom::Seldom;
-use std::time::Instant;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::metadata::GRPC_CONTENT_TYPE;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{info, warn};
 
 /// A frame above the limit, but not above this many times the limit, is read and refused by itself, so that its
 /// stream can go on.
 const DECODED: usize = 2;
+/// How long a stream may be open before its first frame is there, which says whose it is.
+const FIRST: Duration = Duration::from_secs(5);
 /// `PushTelemetryRequest.session`.
 const SESSION: u32 = 1;
 
@@ -73,6 +79,12 @@ impl Call for PushTelemetry {
     }
 }
 
+/// Why a stream ends that has more to say.
+enum Interrupted {
+    Stopping,
+    Superseded,
+}
+
 /// A session that has a stream.
 struct Attached {
     session: String,
@@ -93,16 +105,16 @@ impl Push {
     async fn run(mut self, mut frames: Frames) -> Result<PushTelemetryResponse, Status> {
         let stopping = self.shared.stopping.clone();
         let first = tokio::select! {
-            () = stopping.cancelled() => return Err(at_stop()),
-            first = frames.next() => first?,
+            () = stopping.cancelled() => return Err(self.at_stop()),
+            first = timeout(FIRST, frames.next()) => first.map_err(|_| late())?.inspect_err(|status| self.unread(status))?,
         };
         let Some(first) = first else { return Ok(self.books) };
         let fence = self.attach(&first)?;
         self.take(&first)?;
         let interrupted = Seldom::of(async {
             tokio::select! {
-                () = stopping.cancelled() => at_stop(),
-                () = fence.cancelled() => Refusal::Superseded.into(),
+                () = stopping.cancelled() => Interrupted::Stopping,
+                () = fence.cancelled() => Interrupted::Superseded,
             }
         });
         tokio::pin!(interrupted);
@@ -110,8 +122,11 @@ impl Push {
             // Frames first: whether the stream is to end is asked when it has nothing more to say for now.
             let frame = tokio::select! {
                 biased;
-                frame = frames.next() => frame?,
-                status = &mut interrupted => return Err(status),
+                frame = frames.next() => frame.inspect_err(|status| self.unread(status))?,
+                interrupted = &mut interrupted => return Err(match interrupted {
+                    Interrupted::Stopping => self.at_stop(),
+                    Interrupted::Superseded => Refusal::Superseded.into(),
+                }),
             };
             match frame {
                 Some(frame) => self.take(&frame)?,
@@ -123,6 +138,22 @@ impl Push {
                 }
             }
         }
+    }
+
+    /// A message that was not even read counts as one that was refused.
+    fn unread(&self, status: &Status) {
+        if status.code() == Code::ResourceExhausted {
+            self.shared.fleet.count_unread_frame();
+        }
+    }
+
+    /// A large fleet comes back spread over a while.
+    fn at_stop(&self) -> Status {
+        let sentence = "the queen is stopping";
+        let Some((min, max)) = retry_window(self.shared.fleet.known()) else { return Status::unavailable(sentence) };
+        let share = RandomState::new().hash_one(self.hive()) as f64 / u64::MAX as f64;
+        let details = ErrorDetails::with_retry_info(Some(min + (max - min).mul_f64(share)));
+        Status::with_error_details(Code::Unavailable, sentence, details)
     }
 
     /// The first frame says which session this is.
@@ -181,8 +212,8 @@ impl Drop for Push {
     }
 }
 
-fn at_stop() -> Status {
-    Status::unavailable("the queen is stopping")
+fn late() -> Status {
+    Status::deadline_exceeded(format!("no frame within {} s", FIRST.as_secs()))
 }
 
 /// The session that a frame names: encoders write it first.

@@ -4,6 +4,7 @@
 use super::RETRY;
 use super::seat::{BLOCKED, Seat};
 use crate::rpc::invalid;
+use crate::server::Cut;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
@@ -23,6 +24,11 @@ impl Messages {
     /// Of the watcher in this seat.
     pub fn new(seat: Arc<Seat>) -> Self {
         Self { seat, over: false }
+    }
+
+    /// Cuts its call off when its client does not read.
+    pub fn cut(&self) -> Cut {
+        self.seat.cut.clone()
     }
 }
 

@@ -53,7 +53,7 @@ impl Call for Watch {
         let begun = timeout(REQUEST, begin(&self.shared, request, self.request_bytes.limit())).await;
         let late = |_| Err(Status::deadline_exceeded(format!("no request within {} s", REQUEST.as_secs())));
         let answer = begun.unwrap_or_else(late).unwrap_or_else(Status::into_http);
-        bounded::too_large(answer, &self.request_bytes)
+        bounded::too_large(answer, self.request_bytes.limit(), &self.request_bytes)
     }
 }
 
@@ -62,7 +62,10 @@ async fn begin(shared: &Shared, request: Request<Body>, limit: usize) -> Result<
     let decoder = ProstDecoder::new(BufferSettings::default());
     let mut asked = Streaming::<WatchRequest>::new_request(decoder, request.into_body(), None, Some(limit));
     let asked = asked.message().await?.ok_or_else(|| Status::invalid_argument("the call has no request"))?;
-    let mut answer = Response::new(Body::new(open(shared, asked)?));
+    let messages = open(shared, asked)?;
+    let cut = messages.cut();
+    let mut answer = Response::new(Body::new(messages));
+    answer.extensions_mut().insert(cut);
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::clone(&GRPC_CONTENT_TYPE));
     Ok(answer)
 }

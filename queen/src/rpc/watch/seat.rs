@@ -4,6 +4,7 @@
 use super::watcher::{Step, Watcher};
 use crate::bound::Place;
 use crate::fleet::feed::{Bell, Message};
+use crate::server::Cut;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -23,6 +24,8 @@ pub struct Seat {
     unread: AtomicU32,
     /// Nobody once it has ended.
     seated: Mutex<Option<Seated>>,
+    /// What its client was told and has not taken is kept no longer.
+    pub cut: Cut,
 }
 
 /// A watcher, and its place among all there may be.
@@ -35,8 +38,8 @@ struct Seated {
 impl Seat {
     /// An empty one. It owes something from the beginning: a client that never reads is found out by that.
     pub fn new() -> Self {
-        let (bell, seated) = (Arc::default(), Mutex::default());
-        Self { bell, owes: AtomicBool::new(true), unread: AtomicU32::new(0), seated }
+        let (bell, seated, cut) = (Arc::default(), Mutex::default(), Cut::default());
+        Self { bell, owes: AtomicBool::new(true), unread: AtomicU32::new(0), seated, cut }
     }
 
     fn seated(&self) -> MutexGuard<'_, Option<Seated>> {
@@ -103,7 +106,10 @@ impl Seats {
         // Each is cut once.
         seats.retain(|seat| !deaf.iter().any(|deaf| std::ptr::eq(seat.as_ptr(), Arc::as_ptr(deaf))));
         drop(seats);
-        deaf.iter().for_each(|seat| seat.leave());
+        for seat in &deaf {
+            seat.leave();
+            seat.cut.now();
+        }
         deaf.len()
     }
 }

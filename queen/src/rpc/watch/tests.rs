@@ -8,9 +8,11 @@ use crate::fleet::feed::mirror::Mirror;
 use crate::fleet::feed::{Message, Why};
 use crate::fleet::sample::{cpu, one_hive};
 use crate::reserve::{Reserving, Ways};
+use crate::server::Cut;
 use crate::tunnel::{NoTunnel, Tunnels};
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
+use prost::Message as _;
 use proto::watch_response::Event;
 use proto::{SnapshotReason, WatchResponse};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,6 +73,7 @@ async fn w6_a_reader_that_blocks_is_cut_after_30_s_and_counted() {
     let (took, blocked_for) = (began.elapsed(), Duration::from_secs(seat::BLOCKED.into()));
     assert!(took >= blocked_for - Duration::from_secs(1) && took <= blocked_for + Duration::from_secs(1), "{took:?}");
     assert_eq!(shared.places.taken(), 1, "its place is free, although nobody reads that it was cut");
+    assert!(blocked.cut().is_made() && !reader.cut().is_made());
     let status = soon(&mut blocked).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(heard(&mut blocked).await.is_none());
@@ -94,6 +97,14 @@ async fn w6_one_that_never_reads_at_all_is_cut_and_one_with_nothing_to_read_is_n
     drop(blocked);
     shared.stopping.cancel();
     keeping.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_can_be_cut_off_where_its_reader_takes_nothing() {
+    let (shared, _bookmarks) = shared("q1", Instant::now(), 1);
+    let asked = [&[0; 5][..], &request("").encode_to_vec()].concat();
+    let answer = begin(&shared, Request::new(Body::new(Full::new(Bytes::from(asked)))), 100).await.unwrap();
+    assert!(answer.extensions().get::<Cut>().is_some_and(|cut| !cut.is_made()));
 }
 
 #[tokio::test]

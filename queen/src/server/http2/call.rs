@@ -2,6 +2,7 @@
 //! before is on its way, so that what a slow reader is told is at most one message old. That needs no window: a body may have
 //! other work to do, and an end can always be told.
 
+use super::cut::Cut;
 use super::frame::{LARGEST, Reason};
 use super::outbox::Outbox;
 use axum::Router;
@@ -56,6 +57,10 @@ pub struct Call {
     head: bool,
     /// What its body has given and could not be sent yet.
     rest: Bytes,
+    /// Some of what it gave then was sent.
+    partly: bool,
+    /// Whether anybody still waits for its reader.
+    cut: Option<Cut>,
 }
 
 enum State {
@@ -67,7 +72,13 @@ impl Call {
     /// Begins.
     pub fn new(router: &mut Router, request: Request<Body>) -> Self {
         let head = request.method() == Method::HEAD;
-        Self { state: State::Answering(Box::pin(router.call(request))), head, rest: Bytes::new() }
+        Self {
+            state: State::Answering(Box::pin(router.call(request))),
+            head,
+            rest: Bytes::new(),
+            partly: false,
+            cut: None,
+        }
     }
 
     /// Whether there is no answer yet.
@@ -95,10 +106,20 @@ impl Call {
                 State::Sending(body) => {
                     if !self.rest.is_empty() {
                         if windows.room() == 0 || out.is_full() {
-                            return Left::Blocked;
+                            if !self.cut.as_ref().is_some_and(Cut::is_made) {
+                                return Left::Blocked;
+                            }
+                            // Its reader would take a part for the whole.
+                            if self.partly {
+                                return Left::Broken(Reason::ENHANCE_YOUR_CALM);
+                            }
+                            // How it ended needs no window.
+                            self.rest = Bytes::new();
+                            continue;
                         }
                         let data = self.rest.split_to(windows.room().min(self.rest.len()));
                         windows.take(data.len());
+                        self.partly = !self.rest.is_empty();
                         let end = self.rest.is_empty() && body.is_end_stream();
                         out.data(id, data, end);
                         if end {
@@ -117,6 +138,7 @@ impl Call {
     /// Sends what an answer begins with; whether that is all of it.
     fn begin(&mut self, id: u32, answer: Response<Body>, out: &mut Outbox) -> bool {
         let (mut parts, body) = answer.into_parts();
+        self.cut = parts.extensions.remove();
         // What concerns a connection of HTTP/1.1 (RFC 9113, 8.2.2).
         for name in [CONNECTION, TRANSFER_ENCODING] {
             parts.headers.remove(name);

@@ -10,6 +10,7 @@ use super::lane::{Bells, Carried, Turn};
 use super::outbox::Outbox;
 use super::stream::Streams;
 use super::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::bound::Bound;
 use crate::guard::Peer;
 use axum::Router;
 use bytes::{Buf, BytesMut};
@@ -62,9 +63,9 @@ pub struct Shared {
     /// What they read into.
     pub buffers: Buffers,
     /// The fields of one request, in bytes.
-    pub max_header_bytes: usize,
+    pub header_bytes: Arc<Bound>,
     /// How many calls may run on one connection.
-    pub max_streams: usize,
+    pub streams: Arc<Bound>,
 }
 
 /// A connection whose peer has said that it speaks HTTP/2.
@@ -96,9 +97,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(io: S, router: Router, peer: SocketAddr, shared: Arc<Shared>, bells: &Bells) -> Self {
         let mut out = Outbox::default();
         let settings = [
-            (setting::MAX_CONCURRENT_STREAMS, shared.max_streams as u32),
+            (setting::MAX_CONCURRENT_STREAMS, shared.streams.limit() as u32),
             (setting::INITIAL_WINDOW_SIZE, STREAM_WINDOW),
-            (setting::MAX_HEADER_LIST_SIZE, shared.max_header_bytes as u32),
+            (setting::MAX_HEADER_LIST_SIZE, shared.header_bytes.limit() as u32),
         ];
         let payload: Vec<u8> = settings.iter().flat_map(|(name, value)| entry(*name, *value)).collect();
         out.frame(kind::SETTINGS, 0, 0, &payload);
@@ -218,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn write(&mut self, turn: &mut Turn<'_>) -> Result<bool, Gone> {
         let written = self.push(turn)?;
-        if written.is_pending() && self.out.overflows(self.shared.max_streams) {
+        if written.is_pending() && self.out.overflows(self.shared.streams.limit()) {
             return Err(self.broken(Reason::ENHANCE_YOUR_CALM, turn));
         }
         if self.leaving.is_some() && self.streams.len() == 0 && written.is_ready() {

@@ -12,6 +12,7 @@ use http::{HeaderMap, Request, StatusCode};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+use tonic::Status;
 
 /// The fields of one request may come in so many frames more than their bytes need.
 const EXTRA_FRAMES: usize = 8;
@@ -116,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         block.frames += 1;
         block.bytes.extend_from_slice(payload);
         // What is refused must be decoded all the same, or the tables of the two sides no longer agree.
-        let most = HEARD * self.shared.max_header_bytes.max(LARGEST);
+        let most = HEARD * self.shared.header_bytes.limit().max(LARGEST);
         if block.bytes.len() > most || block.frames > EXTRA_FRAMES + most / LARGEST {
             return Err(Reason::ENHANCE_YOUR_CALM);
         }
@@ -129,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The fields of a request, or those that end its body.
     fn fields(&mut self, stream: u32, end: bool, block: &[u8]) -> Result<(), Reason> {
-        let mut fields = Fields::new(self.shared.max_header_bytes);
+        let mut fields = Fields::new(self.shared.header_bytes.limit());
         self.decoder.read(block, |name, value| fields.add(name, value)).map_err(|_| Reason::COMPRESSION_ERROR)?;
         if self.streams.has(stream) {
             let trailers = fields.trailers().ok().filter(|_| end).ok_or((stream, Reason::PROTOCOL_ERROR));
@@ -143,7 +144,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // Trailers of a call that is over.
             return if fields.is_too_large() { self.forgive() } else { self.bear() };
         }
-        if self.leaving.is_some() || self.streams.len() >= self.shared.max_streams {
+        let full = self.streams.len() >= self.shared.streams.limit();
+        if full {
+            self.shared.streams.refuse();
+        }
+        if full || self.leaving.is_some() {
             self.out.reset(stream, Reason::REFUSED_STREAM);
             return self.forgive();
         }
@@ -154,8 +159,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.forgive()
             }
             Err(Unfit::TooLarge) => {
+                self.shared.header_bytes.refuse();
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                self.out.answer(stream, status, &HeaderMap::new(), true);
+                self.out.answer(stream, status, &too_large(self.shared.header_bytes.limit()), true);
                 if !end {
                     self.out.reset(stream, Reason::NO_ERROR);
                 }
@@ -232,6 +238,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         self.settle(widened)
     }
+}
+
+/// What a client of gRPC is told, whatever the status of the answer is. It will not fit later either: there is no retry time.
+fn too_large(limit: usize) -> HeaderMap {
+    let status = Status::resource_exhausted(format!("the fields of a request may have no more than {limit} bytes"));
+    let mut fields = HeaderMap::new();
+    // What cannot be written as a field is not there.
+    status.add_header(&mut fields).map_or_else(|_| HeaderMap::new(), |()| fields)
 }
 
 /// Whether a kind of frame is of the connection, or of a stream; `None` where it may be of either.

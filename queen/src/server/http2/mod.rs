@@ -10,6 +10,7 @@ mod buffers;
 mod call;
 mod calm;
 mod connection;
+mod cut;
 mod frame;
 mod heart;
 mod hpack;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use buffers::Buffers;
 pub use connection::{Connection, Gone, Shared};
+pub use cut::Cut;
 pub use lane::Bells;
 #[cfg(test)]
 pub use lane::{Carried, Turn};

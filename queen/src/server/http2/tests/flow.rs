@@ -1,6 +1,6 @@
 //! Windows: nobody sends more than the other may hold, and nobody waits for ever.
 
-use super::super::frame::{LARGEST, WINDOW, flag, kind};
+use super::super::frame::{LARGEST, Reason, WINDOW, flag, kind};
 use super::super::{CONNECTION_WINDOW, STREAM_WINDOW};
 use super::peer::{LARGE, Peer};
 
@@ -48,6 +48,29 @@ async fn no_more_is_sent_than_the_windows_of_stream_and_connection_have() {
     widen(&mut peer, 1, 1 << 20).await;
     let rest = peer.body(1).await;
     assert_eq!(rest.len(), LARGE - WINDOW as usize - 100_000);
+}
+
+#[tokio::test]
+async fn who_is_cut_off_is_told_how_it_ended_or_that_what_it_has_is_no_whole() {
+    let mut peer = Peer::new().await;
+    set_window(&mut peer, 10_000).await;
+    peer.ask(1, "GET", "/cut/10000", true).await;
+    assert_eq!(peer.status(1).await, "200");
+    read(&mut peer, 1, 10_000).await;
+    let heard = peer.hear_of(1).await;
+    assert_eq!((heard.head.kind, heard.head.flags & flag::END_STREAM), (kind::HEADERS, flag::END_STREAM));
+    // Of the second piece a byte was sent.
+    peer.ask(3, "GET", "/cut/9999", true).await;
+    assert_eq!(peer.status(3).await, "200");
+    read(&mut peer, 3, 10_000).await;
+    let heard = peer.hear_of(3).await;
+    let calm = Reason::ENHANCE_YOUR_CALM.0.to_be_bytes();
+    assert_eq!((heard.head.kind, &heard.payload[..]), (kind::RST_STREAM, &calm[..]));
+    // Who has room is told everything.
+    peer.ask(5, "GET", "/cut/1000", true).await;
+    assert_eq!(peer.status(5).await, "200");
+    read(&mut peer, 5, 2_000).await;
+    assert_eq!(peer.hear_of(5).await.head.kind, kind::HEADERS);
 }
 
 #[tokio::test]

@@ -2,12 +2,16 @@
 
 use super::super::frame::{Head, flag, kind};
 use super::super::hpack::{self, Decoder};
-use super::super::{Buffers, Connection, Lanes, Shared};
+use super::super::{Buffers, Connection, Cut, Lanes, Shared};
+use crate::bound::Bound;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::extract::{Path, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
 use axum::routing::{get, post};
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -42,11 +46,24 @@ pub fn router() -> Router {
         .route("/inside", post(async |request: Request| Body::from_stream(tokio_stream::once(request).then(count))))
         .route("/panics", get(panics))
         .route("/unread", post(|| async { "no" }))
+        .route("/cut/{bytes}", get(cut))
         .route("/fields", get(|request: Request| async move { format!("{:?}", request.headers()) }))
 }
 
 async fn panics() -> String {
     panic!("as it was asked to")
+}
+
+/// Two pieces of so many bytes, and how it ended, for a reader who is cut off.
+async fn cut(Path(bytes): Path<usize>) -> Response {
+    let (piece, cut) = (vec![7_u8; bytes], Cut::default());
+    cut.now();
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("8"))]);
+    let frames = [Frame::data(piece.clone().into()), Frame::data(piece.into()), Frame::trailers(trailers)];
+    let frames = tokio_stream::iter(frames.map(Ok::<Frame<Bytes>, Infallible>));
+    let mut answer = Response::new(Body::new(StreamBody::new(frames)));
+    answer.extensions_mut().insert(cut);
+    answer
 }
 
 /// How long a body is, found out within the answer.
@@ -57,7 +74,7 @@ async fn count(request: Request) -> Result<String, Infallible> {
 /// What the connections of a test share.
 pub fn shared() -> Arc<Shared> {
     let buffers = Buffers::default();
-    Arc::new(Shared { buffers, max_header_bytes: HEADER_BYTES, max_streams: STREAMS })
+    Arc::new(Shared { buffers, header_bytes: Bound::new(HEADER_BYTES), streams: Bound::new(STREAMS) })
 }
 
 /// Runs the queen's end of a connection, which leaves when it is told to.

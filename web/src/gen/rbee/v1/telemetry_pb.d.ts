@@ -122,7 +122,8 @@ export declare type PushTelemetryRequest = Message<"rbee.v1.PushTelemetryRequest
   sequence: bigint;
 
   /**
-   * Milliseconds on the hive's monotonic clock since it sent Register, at the instant of the sample.
+   * Milliseconds on the hive's monotonic clock since it sent Register, at the instant of the sample. 0 of a hive that keeps no
+   * such clock, or with `before_register_ms`.
    *
    * @generated from field: uint64 monotonic_ms = 3;
    */
@@ -158,6 +159,13 @@ export declare type PushTelemetryRequest = Message<"rbee.v1.PushTelemetryRequest
    * @generated from field: rbee.v1.Hive hive = 7;
    */
   hive?: Hive | undefined;
+
+  /**
+   * So many milliseconds before it sent Register the sample was made: the first ones of a session may be older than it is.
+   *
+   * @generated from field: uint64 before_register_ms = 8;
+   */
+  beforeRegisterMs: bigint;
 };
 
 /**
