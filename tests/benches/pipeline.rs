@@ -96,6 +96,7 @@ fn frame_bytes(share: u64, ours: bool) -> usize {
         session: "0123456789abcdef".into(),
         sequence: 86_400,
         monotonic_ms: 86_400_000,
+        before_register_ms: 0,
         sampled_at: Some(common::timestamp(std::time::SystemTime::now())),
         frame: Some(Frame::Batch(Batch { columns: encode(&changes), gpus, ..Batch::default() })),
         hive: None,

@@ -33,6 +33,7 @@ fn frame(load: &Load, share: usize) -> f64 {
         session: "hive-00000/123/0123456789abcdef".into(),
         sequence: 86_400,
         monotonic_ms: 86_400_000,
+        before_register_ms: 0,
         sampled_at: Some(common::timestamp(std::time::SystemTime::now())),
         frame: Some(Frame::Batch(load.batch(0, share))),
         hive: None,
