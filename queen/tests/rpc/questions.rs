@@ -150,3 +150,38 @@ async fn a_hive_that_is_heard_from_is_not_forgotten_and_a_lost_one_is() {
     let mut fleet = FleetServiceClient::new(queen.channel().await);
     assert!(list(&mut fleet, 0, "").await.workers.is_empty());
 }
+
+#[tokio::test]
+async fn pages_of_workers_are_in_order_and_leave_none_out() {
+    let queen = Running::start(|_| {}).await;
+    let mut sessions = Vec::new();
+    for (name, workers) in [("c", 3), ("a", 2), ("b", 0), ("d", 12)] {
+        let mut session = Session::open(&queen, hive(name)).await.unwrap();
+        session.snapshot((1..=workers).rev().map(|slot| row(name, slot, 1.0)).collect()).await;
+        sessions.push(session);
+    }
+    let client = FleetServiceClient::new(queen.channel().await);
+    let read = async |hive: &str, page_size: i32| {
+        let (mut names, mut token) = (Vec::new(), String::new());
+        loop {
+            let filter = Some(Filter { hive: hive.into(), ..Filter::default() });
+            let request = ListWorkersRequest { filter, page_size, page_token: token };
+            let answer = client.clone().list_workers(request).await.unwrap().into_inner();
+            let specs = answer.workers.into_iter().filter_map(|worker| worker.spec);
+            names.extend(specs.map(|spec| format!("{}/{}", spec.hive, spec.instance)));
+            token = answer.next_page_token;
+            if token.is_empty() {
+                return names;
+            }
+        }
+    };
+    eventually("all workers", async || (read("", 0).await.len() == 17).then_some(())).await;
+    // By name, not by number.
+    let of_d = [1, 10, 11, 12, 2, 3, 4, 5, 6, 7, 8, 9].map(|slot| format!("d/{slot}"));
+    let all = ["a/1", "a/2", "c/1", "c/2", "c/3"].map(str::to_owned).into_iter().chain(of_d.clone());
+    let all: Vec<String> = all.collect();
+    for page_size in [0, 1, 2, 3, 5, 16, 17, 18] {
+        assert_eq!(read("", page_size).await, all, "{page_size}");
+        assert_eq!(read("d", page_size).await, of_d, "{page_size}");
+    }
+}

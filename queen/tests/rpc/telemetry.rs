@@ -1,10 +1,11 @@
 //! Register and PushTelemetry.
 
-use crate::harness::{Running, Session, Watching, eventually, hive, row};
+use crate::harness::{PATIENCE, Running, Session, Watching, eventually, hive, row};
 use proto::hive_service_client::HiveServiceClient;
 use proto::push_telemetry_request::Frame;
 use proto::{Batch, Hive, PushTelemetryRequest, RegisterRequest, WatchRequest, WorkerRow};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use tonic::Code;
 
 #[tokio::test]
@@ -149,4 +150,13 @@ async fn q7_stopping_with_open_streams_takes_less_than_a_second() {
         }
     };
     assert_eq!(ended.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_say_whose_it_is_is_not_waited_for() {
+    let queen = Running::start(|_| {}).await;
+    let (began, mut client) = (Instant::now(), HiveServiceClient::new(queen.channel().await));
+    let status = timeout(PATIENCE, client.push_telemetry(tokio_stream::pending())).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }

@@ -362,3 +362,21 @@ async fn q7_stopping_with_a_tunnel_and_a_forwarded_stream_takes_less_than_a_seco
     let status = timeout(PATIENCE, attached.ended.recv()).await.unwrap().unwrap();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
 }
+
+#[tokio::test]
+async fn who_finds_no_place_is_told_when_to_try_again() {
+    let queen = Running::start(|config| (config.max_tunnels, config.max_hive_calls) = (1, 1)).await;
+    let session = Session::open(&queen, hive("box")).await.unwrap();
+    let mut attached = Attached::open(&queen, &session.session, "first").await.unwrap();
+    let other = Session::open(&queen, hive("other")).await.unwrap();
+    let refused = Attached::open(&queen, &other.session, "second").await.err().unwrap();
+    let mut stopper = client(&queen).await;
+    let stopping = tokio::spawn(async move { stopper.stop_worker(stop()).await });
+    attached.timeouts.recv().await.unwrap();
+    let busy = described(&queen).await.unwrap_err();
+    for status in [refused, busy] {
+        let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert!(status.code() == Code::ResourceExhausted && retry.is_some_and(|wait| !wait.is_zero()), "{status:?}");
+    }
+    stopping.abort();
+}
