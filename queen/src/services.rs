@@ -11,7 +11,6 @@ use crate::rpc::browsers;
 use crate::rpc::first::First;
 use crate::rpc::fleet::Looking;
 use crate::rpc::forward;
-use crate::rpc::limited::Limited;
 use crate::rpc::push::{self, PushTelemetry};
 use crate::rpc::scheduler::Scheduler;
 use crate::rpc::telemetry::Ingest;
@@ -49,12 +48,12 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
     let largest = shared.config.max_request_bytes;
     let frames = push::decoded(&shared.config);
     let ingest = HiveServiceServer::new(Ingest::new(shared.clone())).max_decoding_message_size(frames);
-    let ingest = Limited::new(ingest, frames, bounds.request_bytes.clone()).begins_within(REGISTERED);
+    let ingest = Bounded::lasting(ingest, frames, &bounds).begins_within(REGISTERED);
     let ingest = First::new(ingest, PushTelemetry::new(shared.clone()));
     let looking = FleetServiceServer::new(Looking::new(shared.clone())).max_decoding_message_size(largest);
-    let looking = Bounded::new(looking, &bounds);
+    let looking = Bounded::unary(looking, &bounds);
     let scheduler = SchedulerServiceServer::new(Scheduler::new(shared.clone())).max_decoding_message_size(largest);
-    let scheduler = Bounded::new(scheduler, &bounds);
+    let scheduler = Bounded::unary(scheduler, &bounds);
     let (reporter, health) = health_reporter();
     let names = [
         proto::hive_service_server::SERVICE_NAME,
@@ -71,7 +70,7 @@ pub async fn router(shared: Shared, around: Around) -> Result<Router, tonic_refl
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let grpc = Routes::new(ingest)
-        .add_service(Limited::new(forward::service(shared.clone(), &bounds), largest, bounds.request_bytes.clone()))
+        .add_service(Bounded::lasting(forward::service(shared.clone(), &bounds), largest, &bounds))
         .add_service(First::new(looking, Watch::new(shared, bounds.request_bytes)))
         .add_service(scheduler)
         .add_service(health)

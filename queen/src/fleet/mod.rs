@@ -5,6 +5,8 @@
 mod age;
 mod apply;
 mod batch;
+#[cfg(test)]
+mod clocks;
 mod expire;
 pub mod feed;
 mod filter;

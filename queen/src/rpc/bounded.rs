@@ -1,5 +1,5 @@
 //! Unary calls have a deadline, and only so many run at once; what is beyond is refused at once with a retry time.
-//! Questions that are too large are refused for good.
+//! Questions that are too large are refused for good, also those of calls that may last.
 
 use super::invalid;
 use crate::bound::{Bound, Bounds};
@@ -21,19 +21,34 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// What a refused caller is told to wait.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A service of unary calls behind its bounds.
+/// A service behind its bounds.
 #[derive(Debug, Clone)]
 pub struct Bounded<S> {
     inner: S,
-    calls: Arc<Bound>,
+    /// The places of its calls; `None` where they may last.
+    calls: Option<Arc<Bound>>,
+    /// How long it may be until an answer begins.
+    begins: Option<Duration>,
+    /// What it reads, in bytes, and who counts what it does not.
+    limit: usize,
     request_bytes: Arc<Bound>,
 }
 
 impl<S> Bounded<S> {
-    /// Puts a service behind the bounds, whose places all services share.
-    pub fn new(inner: S, bounds: &Bounds) -> Self {
-        let (calls, request_bytes) = (bounds.calls.clone(), bounds.request_bytes.clone());
-        Self { inner, calls, request_bytes }
+    /// A service of unary calls. All such services share the places.
+    pub fn unary(inner: S, bounds: &Bounds) -> Self {
+        let (calls, request_bytes) = (Some(bounds.calls.clone()), bounds.request_bytes.clone());
+        Self { inner, calls, begins: Some(DEADLINE), limit: request_bytes.limit(), request_bytes }
+    }
+
+    /// One whose calls may last. It reads questions of at most `limit` bytes.
+    pub fn lasting(inner: S, limit: usize, bounds: &Bounds) -> Self {
+        Self { inner, calls: None, begins: None, limit, request_bytes: bounds.request_bytes.clone() }
+    }
+
+    /// Its answers begin within this.
+    pub fn begins_within(self, time: Duration) -> Self {
+        Self { begins: Some(time), ..self }
     }
 }
 
@@ -56,17 +71,21 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(place) = self.calls.enter() else {
-            let sentence = format!("{} calls are already running", self.calls.limit());
+        let place = self.calls.as_ref().map(|calls| (calls.enter(), calls.limit()));
+        if let Some((None, limit)) = place {
+            let sentence = format!("{limit} calls are already running");
             return Box::pin(async { Ok(invalid::exhausted(sentence, RETRY).into_http()) });
-        };
-        let (service, request_bytes) = (self.inner.clone(), self.request_bytes.clone());
+        }
+        let Self { inner, begins, limit, request_bytes, .. } = self.clone();
         Box::pin(async move {
             let _place = place;
-            let late =
-                |_| Ok(Status::deadline_exceeded(format!("no answer within {} s", DEADLINE.as_secs())).into_http());
-            let answer = timeout(DEADLINE, service.oneshot(request)).await.unwrap_or_else(late);
-            answer.map(|answer| too_large(answer, request_bytes.limit(), &request_bytes))
+            let answering = inner.oneshot(request);
+            let late = |time: Duration| Status::deadline_exceeded(format!("no answer within {} s", time.as_secs()));
+            let answer = match begins {
+                Some(time) => timeout(time, answering).await.unwrap_or_else(|_| Ok(late(time).into_http())),
+                None => answering.await,
+            };
+            answer.map(|answer| too_large(answer, limit, &request_bytes))
         })
     }
 }

@@ -8,7 +8,6 @@ pub mod first;
 pub mod fleet;
 pub mod forward;
 pub mod invalid;
-pub mod limited;
 pub mod owner;
 pub mod push;
 pub mod scheduler;
