@@ -5,6 +5,7 @@ mod child;
 mod drive;
 mod fleet;
 mod measure;
+mod queries;
 mod serve;
 mod table;
 
@@ -34,7 +35,7 @@ const SHORT: Pace = Pace { window: Duration::from_millis(800), runs: 5, hives: 1
 
 const USAGE: &str = "usage: bench [--short] [--json FILE] [--only PART]…
        bench load PEER HIVES EVERY_MS WATCHERS CLASS_MS SECONDS   one load on one peer, for a profiler
-  parts: bytes ingest paced fanout classes latency scale
+  parts: bytes ingest paced fanout classes queries latency scale
   peers: sse-each sse-once plain nats bare ours";
 
 fn main() -> ExitCode {
@@ -96,6 +97,9 @@ async fn compare(words: &[String]) -> ExitCode {
     }
     if wanted("classes") {
         measure::fanout::classes(pace, &mut table).await;
+    }
+    if wanted("queries") {
+        measure::queries::run(pace, &mut table);
     }
     if wanted("latency") {
         measure::latency::run(pace, &mut table).await;

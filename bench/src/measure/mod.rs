@@ -4,6 +4,7 @@ pub mod bytes;
 pub mod fanout;
 pub mod ingest;
 pub mod latency;
+pub mod queries;
 pub mod scale;
 
 use crate::Pace;

@@ -1,6 +1,6 @@
 //! The same workers in a fleet, told as hives tell them.
 
-use crate::{Being, WORKERS};
+use super::{Being, WORKERS};
 use common::HiveId;
 use proto::push_telemetry_request::Frame;
 use proto::{

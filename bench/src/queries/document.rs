@@ -1,6 +1,6 @@
 //! The document's registry: a map of hives under one lock, every find a clone of everything that is then filtered.
 
-use crate::Being;
+use super::Being;
 use std::collections::HashMap;
 use std::sync::RwLock;
 
