@@ -45,7 +45,8 @@ pub struct Config {
     /// The most different filters and masks that are watched at once; watchers that want the same share one. Each
     /// costs about 100 bytes, and its masked bytes, for every object that it shows.
     pub max_watch_classes: usize,
-    /// The most connections in all. Needs as many file descriptors.
+    /// The most connections in all: a hive has two, one for its telemetry and one for its tunnel. Needs as many file
+    /// descriptors.
     pub max_connections: usize,
     /// The most connections of one address; this machine itself is not counted.
     pub max_connections_per_address: usize,

@@ -32,13 +32,15 @@ struct Naps {
     sleep: Duration,
     read: Duration,
     times: u32,
+    /// The others' p99 may be twice what it was, and so much: other tests run beside the short form.
+    slack: Duration,
 }
 
 fn naps() -> Naps {
     let seconds = Duration::from_secs_f64;
     match std::env::var_os("LONG") {
-        Some(_) => Naps { sleep: seconds(20.0), read: seconds(5.0), times: 4 },
-        None => Naps { sleep: seconds(2.0), read: seconds(0.5), times: 2 },
+        Some(_) => Naps { sleep: seconds(20.0), read: seconds(5.0), times: 4, slack: seconds(0.005) },
+        None => Naps { sleep: seconds(2.0), read: seconds(0.5), times: 2, slack: seconds(0.05) },
     }
 }
 
@@ -107,7 +109,7 @@ fn resident_bytes() -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w6_a_sleeper_among_100_ends_in_the_right_state_and_delays_nobody() {
     let _alone = crate::MEASURING.lock().await;
-    let Naps { sleep, read, times } = naps();
+    let Naps { sleep, read, times, slack } = naps();
     let (queen, stopping) = (Running::start(|_| {}).await, CancellationToken::new());
     let mut reports = Vec::new();
     for number in 0..HIVES {
@@ -161,7 +163,6 @@ async fn w6_a_sleeper_among_100_ends_in_the_right_state_and_delays_nobody() {
     ordered(&sleeper.history).unwrap();
     unique(&sleeper.history).unwrap();
     readers.iter().for_each(JoinHandle::abort);
-    // This machine is shared: what would be felt is far more than this.
-    assert!(with < without * 2 + Duration::from_millis(50), "{without:?} without the sleeper, {with:?} with it");
+    assert!(with < without * 2 + slack, "{without:?} without the sleeper, {with:?} with it");
     assert!(grown < MEMORY, "{grown} bytes more with one sleeper");
 }
