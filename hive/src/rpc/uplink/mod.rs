@@ -103,8 +103,8 @@ impl Uplink {
             if stopping.is_cancelled() {
                 break;
             }
-            self.lost(&error);
             let wait = backoff.next(random(), error.window().or(self.window));
+            self.lost(&error, wait);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stopping.cancelled() => {}
@@ -113,7 +113,7 @@ impl Uplink {
     }
 
     /// Says a new trouble once, and keeps silent while it stays the same.
-    fn lost(&self, error: &SessionError) {
+    fn lost(&self, error: &SessionError, wait: Duration) {
         let text = error.to_string();
         let news = self.state.send_if_modified(|state| {
             let news = state.connected || state.error.as_deref() != Some(&text);
@@ -122,7 +122,8 @@ impl Uplink {
             news
         });
         if news {
-            warn!(queen = %self.url, %error, "not reporting; trying again about every second");
+            let wait = format!("{:.1} s", wait.as_secs_f64());
+            warn!(queen = %self.url, %error, wait, "not reporting; trying again");
         }
     }
 
