@@ -68,6 +68,13 @@ pub struct Shared {
     pub streams: Arc<Bound>,
 }
 
+impl Shared {
+    /// With bounds of its own.
+    pub fn new(header_bytes: usize, streams: usize) -> Self {
+        Self { buffers: Buffers::default(), header_bytes: Bound::new(header_bytes), streams: Bound::new(streams) }
+    }
+}
+
 /// A connection whose peer has said that it speaks HTTP/2.
 pub struct Connection<S> {
     io: S,

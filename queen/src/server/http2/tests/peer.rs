@@ -2,8 +2,7 @@
 
 use super::super::frame::{Head, flag, kind};
 use super::super::hpack::{self, Decoder};
-use super::super::{Buffers, Connection, Cut, Lanes, Shared};
-use crate::bound::Bound;
+use super::super::{Connection, Cut, Lanes, Shared};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request};
@@ -73,8 +72,7 @@ async fn count(request: Request) -> Result<String, Infallible> {
 
 /// What the connections of a test share.
 pub fn shared() -> Arc<Shared> {
-    let buffers = Buffers::default();
-    Arc::new(Shared { buffers, header_bytes: Bound::new(HEADER_BYTES), streams: Bound::new(STREAMS) })
+    Arc::new(Shared::new(HEADER_BYTES, STREAMS))
 }
 
 /// Runs the queen's end of a connection, which leaves when it is told to.
