@@ -1,40 +1,23 @@
 //! The document's registry: a map of hives under one lock, every find a clone of everything that is then filtered.
 
 use super::Being;
+use crate::fleet::Worker;
 use std::collections::HashMap;
 use std::sync::RwLock;
 
 /// Megabytes of every GPU, as the document assumes them.
 const TOTAL_VRAM_MB: u64 = 24_576;
 
-/// The document's twelve fields.
-#[derive(Debug, Clone)]
-#[expect(dead_code, reason = "what is never read is cloned all the same")]
-pub struct ProcessStats {
-    pub pid: u32,
-    pub group: String,
-    pub instance: String,
-    pub cpu_pct: f64,
-    pub rss_mb: u64,
-    pub io_r_mb_s: f64,
-    pub io_w_mb_s: f64,
-    pub uptime_s: u64,
-    pub gpu_util_pct: f64,
-    pub vram_mb: u64,
-    pub total_vram_mb: u64,
-    pub model: Option<String>,
-}
-
 /// Its workers.
 pub struct Document {
-    workers: RwLock<HashMap<String, Vec<ProcessStats>>>,
+    workers: RwLock<HashMap<String, Vec<Worker>>>,
 }
 
 impl Document {
     pub fn new(beings: &[Being]) -> Self {
-        let mut workers: HashMap<String, Vec<ProcessStats>> = HashMap::new();
+        let mut workers: HashMap<String, Vec<Worker>> = HashMap::new();
         for being in beings {
-            workers.entry(format!("hive-{:05}", being.hive)).or_default().push(ProcessStats {
+            workers.entry(format!("hive-{:05}", being.hive)).or_default().push(Worker {
                 pid: 1_000 + being.slot as u32,
                 group: "llm".to_owned(),
                 instance: format!("{}", 8_080 + being.slot),
@@ -52,19 +35,19 @@ impl Document {
         Self { workers: RwLock::new(workers) }
     }
 
-    fn all(&self) -> Vec<ProcessStats> {
+    fn all(&self) -> Vec<Worker> {
         self.workers.read().expect("nobody panicked").values().flat_map(|workers| workers.clone()).collect()
     }
 
-    pub fn find_idle(&self) -> Vec<ProcessStats> {
+    pub fn find_idle(&self) -> Vec<Worker> {
         self.all().into_iter().filter(|worker| worker.gpu_util_pct == 0.0).collect()
     }
 
-    pub fn find_with_model(&self, model: &str) -> Vec<ProcessStats> {
+    pub fn find_with_model(&self, model: &str) -> Vec<Worker> {
         self.all().into_iter().filter(|worker| worker.model.as_deref() == Some(model)).collect()
     }
 
-    pub fn find_with_capacity(&self, megabytes: u64) -> Vec<ProcessStats> {
+    pub fn find_with_capacity(&self, megabytes: u64) -> Vec<Worker> {
         self.all().into_iter().filter(|worker| worker.vram_mb + megabytes < TOTAL_VRAM_MB).collect()
     }
 

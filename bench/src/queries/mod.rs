@@ -6,6 +6,8 @@ mod ours;
 pub use document::Document;
 pub use ours::Ours;
 
+use cli::simulate::Random;
+
 /// Hives of the fleet.
 pub const HIVES: usize = 10_000;
 /// Workers of each hive, each with a GPU of its own.
@@ -14,17 +16,8 @@ pub const WORKERS: usize = 10;
 const IDLE_OF: u64 = 5;
 /// Models of the fleet, evenly spread.
 const MODELS: u64 = 20;
-
-/// A small multiplicative generator, so that every run measures the same fleet.
-struct Random(u64);
-
-impl Random {
-    /// The next number, below a limit.
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
+/// Every run measures the same fleet.
+const SEED: u64 = 0x5eed;
 
 /// One worker of the fleet, as both sides are told of it.
 pub struct Being {
@@ -42,7 +35,7 @@ pub struct Being {
 
 /// The fleet.
 pub fn beings() -> Vec<Being> {
-    let mut random = Random(0x5eed);
+    let mut random = Random::new(SEED, 0);
     let being = |at: usize| Being {
         hive: at / WORKERS,
         slot: at % WORKERS,

@@ -52,7 +52,7 @@ pub struct KnownWorker {
     hollow: bool,
 }
 
-/// Two stretches of idleness that began within this are one: the hive tells it to the second.
+/// Two stretches of idleness that began within this are one: a hive tells it anew when its clock has moved by a second.
 const SAME_STRETCH: Duration = Duration::from_secs(2);
 
 impl KnownWorker {

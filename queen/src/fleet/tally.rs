@@ -22,7 +22,6 @@ impl Refused {
         self.workers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A frame was too large to be read.
     pub(super) fn frame_bytes(&self) {
         self.frame_bytes.fetch_add(1, Ordering::Relaxed);
     }

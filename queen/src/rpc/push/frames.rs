@@ -62,10 +62,9 @@ impl Frames {
             return Ok(());
         }
         self.part.extend_from_slice(&data);
-        match self.length(&self.part)? {
-            Some(length) if self.part.len() >= HEAD + length => self.held = std::mem::take(&mut self.part).freeze(),
-            // Room comes with what arrives: how long it will be is only said as yet.
-            Some(_) | None => {}
+        // Room comes with what arrives: how long it will be is only said as yet.
+        if self.length(&self.part)?.is_some_and(|length| self.part.len() >= HEAD + length) {
+            self.held = std::mem::take(&mut self.part).freeze();
         }
         Ok(())
     }
