@@ -136,6 +136,7 @@ impl About {
             }
             next.holds = held.holds;
             next.last_fencing_token = held.last_token;
+            next.aborted_reservations = held.aborted;
             next.gpu_sample_state = round.gpu_state.into();
             next.gpu_driver_version.clone_from(&view.round.driver_version);
             next.host.clone_from(&host.stats);

@@ -5,6 +5,7 @@
 use harness::{FakeGpus, Hive, Queen, Scene, eventually, grants};
 use proto::hold_wish::What;
 use serde_json::Value;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -121,6 +122,53 @@ async fn g4_an_expired_hold_is_room_within_a_second_and_starts_nothing() {
     let older = (new.fencing_token - 1).to_string();
     let refused = machine.run("1", &["--reservation", "r-2", "--fencing-token", &older]);
     assert!(refused.stderr.contains("whose newest here is"), "{}", refused.stderr);
+}
+
+/// A tentative hold, one of two of its reservation.
+async fn half(socket: &Path, reservation: &str, what: What) {
+    let request = proto::HoldRequest {
+        reservation: reservation.to_owned(),
+        wishes: vec![proto::HoldWish { what: Some(what) }],
+        ttl: Some(common::duration(Duration::from_secs(5))),
+        reservation_size: 2,
+        ..Default::default()
+    };
+    grants(socket).await.hold(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn g6_what_a_queen_confirmed_on_one_of_two_hives_ends_when_there_is_a_queen_again() {
+    let Machine { gpus: _gpus, scene, hive: _hive, _queen: mut queen } = Machine::new().await;
+    let other = Scene::new();
+    let command = || other.hive_command_to(&scene.url(), "den", &[]);
+    let mut den = other.hive_from(command(), "den").await;
+    let mut run = other.command();
+    run.env("RBEE_SOCKET", other.socket("den")).args(["run", "--group", "llm", "--name", "1", "--", "sleep", "1000"]);
+    assert!(run.status().unwrap().success());
+    let sockets = [scene.socket("box"), other.socket("den")];
+    queen.kill();
+    // What a queen does, up to the confirmation that she did not send.
+    half(&sockets[0], "r-1", What::Vram(proto::VramWish { bytes: GIB, ..Default::default() })).await;
+    half(&sockets[1], "r-1", What::Worker("llm/1".to_owned())).await;
+    let ttl = Some(common::duration(Duration::from_secs(3600)));
+    let confirm = proto::RenewHoldRequest { reservation: "r-1".to_owned(), ttl, confirm: true };
+    grants(&sockets[0]).await.renew_hold(confirm).await.unwrap();
+    let held = |at: usize| {
+        let socket = sockets[at].clone();
+        async move { grants(&socket).await.list_holds(proto::ListHoldsRequest {}).await.unwrap().into_inner().holds }
+    };
+    let gone = |at| async move { held(at).await.is_empty().then_some(()) };
+    eventually("the end of the tentative one", SOON, || gone(1)).await;
+    // Also when it was told by nobody before.
+    den.kill();
+    den = other.hive_from(command(), "den").await;
+    assert_eq!(held(0).await.len(), 1);
+    queen = scene.queen(&[]).await;
+    eventually("the end of the confirmed one", SOON, || gone(0)).await;
+    assert_eq!(scene.rbee(&["reservations", "-o", "name"]).stdout, "");
+    let told = scene.json(&["describe", "den", "-o", "json"]);
+    assert!(told.to_string().contains(r#""abortedReservations":["r-1"]"#), "{told}");
+    drop((queen, den));
 }
 
 #[tokio::test]

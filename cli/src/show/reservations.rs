@@ -6,7 +6,7 @@ use crate::args::{Global, Output};
 use crate::terminal;
 use std::time::SystemTime;
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     Column::word("RESERVATION", 0),
     Column::text("HELD", 0),
     Column::number("VRAM", 0),
@@ -14,6 +14,7 @@ const COLUMNS: [Column; 9] = [
     Column::text("ENDPOINT", 2),
     Column::text("HOLDER", 1),
     Column::text("KEY", 3),
+    Column::text("LEFT", 4),
     Column::number("TOKEN", 4),
     Column::text("USED BY", 4),
 ];
@@ -40,11 +41,23 @@ fn rows(reservation: &proto::Reservation, now: SystemTime) -> Vec<Vec<Cell>> {
             Cell::known(held.endpoint.as_ref().map(workers::endpoint)),
             Cell::known(Some(reservation.holder.clone())),
             Cell::known(Some(reservation.key.clone())),
+            left(reservation, &hold),
             Cell::plain(hold.fencing_token.to_string()),
             Cell::known(Some(hold.used_by)),
         ]
     };
     reservation.holds.iter().map(row).collect()
+}
+
+/// How many of its holds there are still: one of which some have ended looks like a smaller one.
+fn left(reservation: &proto::Reservation, hold: &proto::Hold) -> Cell {
+    let (left, made) = (reservation.holds.len(), hold.reservation_size);
+    let all = usize::try_from(made).is_ok_and(|made| left >= made);
+    match made {
+        0 => Cell::known(None),
+        made if all => Cell::plain(format!("{left} of {made}")),
+        made => Cell::tinted(format!("{left} of {made}"), Tint::Yellow),
+    }
 }
 
 /// When it ends: by this machine's clock, which is only shown.
@@ -71,6 +84,7 @@ mod tests {
             worker: "llm/1".into(),
             expire_time: Some(common::timestamp(now + Duration::from_secs(75))),
             fencing_token: 7,
+            reservation_size: 3,
             ..Default::default()
         };
         let vram = proto::Hold {
@@ -84,8 +98,8 @@ mod tests {
         let reservation = proto::Reservation { id: "r1".into(), key: "k".into(), holds, ..Default::default() };
         let texts: Vec<Vec<String>> =
             rows(&reservation, now).into_iter().map(|row| row.into_iter().map(|cell| cell.text).collect()).collect();
-        assert_eq!(texts[0], ["r1", "box/llm/1", "-", "in 1m15s", "-", "-", "k", "7", "-"]);
-        assert_eq!(texts[1], ["r1", "box/GPU-1", "8.0G", "with its worker", "-", "-", "k", "0", "llm/9"]);
+        assert_eq!(texts[0], ["r1", "box/llm/1", "-", "in 1m15s", "-", "-", "k", "2 of 3", "7", "-"]);
+        assert_eq!(texts[1], ["r1", "box/GPU-1", "8.0G", "with its worker", "-", "-", "k", "-", "0", "llm/9"]);
         assert_eq!(texts[0].len(), COLUMNS.len());
     }
 }

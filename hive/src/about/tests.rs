@@ -126,11 +126,12 @@ fn what_is_held_is_told_with_the_gpu_that_it_is_held_on() {
     let round = Round { gpus: vec![gpu("GPU-1"), gpu("GPU-2")], ..quiet() };
     let hold = proto::Hold { reservation: "r".to_owned(), gpu_uuid: "GPU-2".to_owned(), ..Default::default() };
     let bytes = BTreeMap::from([("GPU-2".to_owned(), 7)]);
-    let held = Held { holds: vec![hold.clone()], last_token: 4, bytes };
+    let held = Held { holds: vec![hold.clone()], last_token: 4, aborted: vec!["r0".into()], bytes };
     about.update(&round, &GpuView::default(), &host(), held, &mut Listed::default());
     let record = told.borrow_and_update().clone();
     assert_eq!((record.gpus[0].held_bytes, record.gpus[1].held_bytes), (0, 7));
     assert_eq!((record.last_fencing_token, &record.holds[..]), (4, &[hold][..]));
+    assert_eq!(record.aborted_reservations, ["r0"]);
     about.update(&round, &GpuView::default(), &host(), Held::default(), &mut Listed::default());
     let record = told.borrow_and_update().clone();
     assert_eq!((record.gpus[1].held_bytes, record.holds.len()), (0, 0));

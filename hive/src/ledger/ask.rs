@@ -34,6 +34,8 @@ pub struct Ask {
     pub key: String,
     /// Digest of what was asked for.
     pub wish: u64,
+    /// How many grants the reservation is to have, on all hives together; 0 when nobody said.
+    pub size: u32,
 }
 
 /// One of them.
@@ -67,7 +69,8 @@ impl Ask {
             return Err(Refusal::TooManyWishes(count));
         }
         let wishes = request.wishes.into_iter().map(wish).collect::<Result<_, _>>()?;
-        Ok(Self { reservation, wishes, ttl, holder: request.holder, key: request.key, wish: request.wish })
+        let (wish, size) = (request.wish, request.reservation_size);
+        Ok(Self { reservation, wishes, ttl, holder: request.holder, key: request.key, wish, size })
     }
 
     /// Whether it asks for memory of a GPU.

@@ -7,8 +7,12 @@ use super::refusal::Refusal;
 use super::scene::{Now, Scene};
 use crate::worker::vram::{self, Promise};
 use common::WorkerId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+/// So many aborted reservations are remembered, the newest. Each is the trace of a queen that died or of a hive that did
+/// not answer, and matters until some queen has seen it.
+const ABORTED: usize = 64;
 
 /// All grants of a hive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Ledger {
     grants: BTreeMap<u64, Grant>,
     /// The newest fencing token that was ever given.
     last_token: u64,
+    /// Reservations of several grants of which one here ended before it was confirmed.
+    aborted: VecDeque<String>,
 }
 
 /// What a worker is to be started with.
@@ -37,11 +43,9 @@ pub struct Start<'a> {
 pub type Decided = Result<(Change, Vec<u64>), Refusal>;
 
 impl Ledger {
-    /// What is on disk. Tokens go on after `last_token`.
-    pub fn new(grants: impl IntoIterator<Item = Grant>, last_token: u64) -> Self {
-        let mut ledger = Self { grants: BTreeMap::new(), last_token };
-        ledger.apply(&Change { set: grants.into_iter().collect(), ended: Vec::new() });
-        ledger
+    /// Tokens go on after this one, if they are not beyond it.
+    pub fn skip_to(&mut self, last_token: u64) {
+        self.last_token = self.last_token.max(last_token);
     }
 
     /// Makes a change.
@@ -53,13 +57,41 @@ impl Ledger {
         for token in &change.ended {
             self.grants.remove(token);
         }
+        change.aborted.iter().cloned().for_each(|reservation| self.abort(reservation));
     }
 
-    /// Drops what has expired; whether anything had.
+    /// Drops what has expired; whether anything had. None of it needs to be on disk: it follows from what is, and the time.
     pub fn expire(&mut self, now: Duration) -> bool {
-        let before = self.grants.len();
-        self.grants.retain(|_, grant| !grant.is_over(now));
-        self.grants.len() < before
+        let over: Vec<u64> = self.grants().filter(|grant| grant.is_over(now)).map(|grant| grant.token).collect();
+        self.apply(&self.over(over.clone()));
+        !over.is_empty()
+    }
+
+    /// The machine was started anew: every grant is over.
+    pub fn reboot(&mut self) {
+        self.apply(&self.over(self.grants.keys().copied().collect()));
+    }
+
+    /// Reservations of several grants of which one here ended before it was confirmed.
+    pub fn aborted(&self) -> impl Iterator<Item = &String> {
+        self.aborted.iter()
+    }
+
+    fn abort(&mut self, reservation: String) {
+        if self.aborted.contains(&reservation) {
+            return;
+        }
+        if self.aborted.len() == ABORTED {
+            self.aborted.pop_front();
+        }
+        self.aborted.push_back(reservation);
+    }
+
+    /// These grants end without their queen having said so.
+    fn over(&self, ended: Vec<u64>) -> Change {
+        let aborts = ended.iter().filter_map(|token| self.grants.get(token)).filter(|grant| grant.aborts());
+        let aborted = aborts.map(|grant| grant.reservation.clone()).collect();
+        Change { set: Vec::new(), ended, aborted }
     }
 
     /// Every grant, in the order of their tokens.
@@ -129,7 +161,7 @@ impl Ledger {
             tentative: grant.tentative && !confirm,
             ..grant
         });
-        let change = Change { set: moved.collect(), ended: Vec::new() };
+        let change = Change { set: moved.collect(), ..Change::default() };
         if change.set.is_empty() {
             return Err(Refusal::Unknown(reservation.to_owned()));
         }
@@ -137,10 +169,12 @@ impl Ledger {
         Ok((change, tokens))
     }
 
-    /// Gives back what no worker uses.
-    pub fn release(&self, reservation: &str) -> Change {
+    /// Gives back what no worker uses. `aborting`: its queen gives it up, and other hives may have confirmed it.
+    pub fn release(&self, reservation: &str, aborting: bool) -> Change {
         let free = self.of(reservation).filter(|grant| grant.used.is_none());
-        Change { set: Vec::new(), ended: free.map(|grant| grant.token).collect() }
+        let ended: Vec<u64> = free.map(|grant| grant.token).collect();
+        let aborted = if aborting && !ended.is_empty() { vec![reservation.to_owned()] } else { Vec::new() };
+        Change { set: Vec::new(), ended, aborted }
     }
 
     /// Hands the GPU memory that a reservation holds to a worker that is being started. It counts as before: what the
@@ -167,27 +201,27 @@ impl Ledger {
         let news = taken.into_iter().filter(|grant| grant.used.is_none());
         let used = Some(Use { by: start.worker.to_string(), started: false });
         let set = news.map(|grant| Grant { used: used.clone(), tentative: false, ..grant.clone() }).collect();
-        Ok((Change { set, ended: Vec::new() }, tokens))
+        Ok((Change { set, ..Change::default() }, tokens))
     }
 
     /// A start was answered: what it was given lives as long as the worker.
     pub fn started(&self, worker: &WorkerId) -> Change {
         let new = self.begun(worker);
         let used = Some(Use { by: worker.to_string(), started: true });
-        Change { set: new.map(|grant| Grant { used: used.clone(), ..grant.clone() }).collect(), ended: Vec::new() }
+        Change { set: new.map(|grant| Grant { used: used.clone(), ..grant.clone() }).collect(), ..Change::default() }
     }
 
     /// A start failed: what it was given is its holder's again, until its old end.
     pub fn give_back(&self, worker: &WorkerId) -> Change {
         let back = self.begun(worker);
-        Change { set: back.map(|grant| Grant { used: None, ..grant.clone() }).collect(), ended: Vec::new() }
+        Change { set: back.map(|grant| Grant { used: None, ..grant.clone() }).collect(), ..Change::default() }
     }
 
     /// A worker has ended for good: so has what it used, and whatever held it. A start that has not been answered yet
     /// decides itself what becomes of what it was given.
     pub fn end(&self, worker: &WorkerId) -> Change {
         let over = |grant: &&Grant| grant.concerns(worker) && grant.used.as_ref().is_none_or(|used| used.started);
-        Change { set: Vec::new(), ended: self.grants().filter(over).map(|grant| grant.token).collect() }
+        self.over(self.grants().filter(over).map(|grant| grant.token).collect())
     }
 
     /// When the next grant expires, on the clock of [`Now::boot`].
@@ -242,7 +276,7 @@ fn prolonged(known: &[&Grant], now: Now, ttl: Duration) -> (Change, Vec<u64>) {
     let (until, until_unix) = now.after(ttl);
     let short = known.iter().filter(|grant| grant.tentative && grant.until < until);
     let set = short.map(|grant| Grant { until, until_unix, ..(*grant).clone() }).collect();
-    (Change { set, ended: Vec::new() }, known.iter().map(|grant| grant.token).collect())
+    (Change { set, ..Change::default() }, known.iter().map(|grant| grant.token).collect())
 }
 
 fn grant(token: u64, part: u32, thing: Thing, now: Now, ask: &Ask) -> Grant {
@@ -257,6 +291,7 @@ fn grant(token: u64, part: u32, thing: Thing, now: Now, ask: &Ask) -> Grant {
         holder: ask.holder.clone(),
         key: ask.key.clone(),
         wish: ask.wish,
+        size: ask.size,
         tentative: true,
         used: None,
     }

@@ -3,7 +3,7 @@
 
 use super::ask::WISHES_MAX;
 use super::book::Ledger;
-use super::grant::{Change, Grant};
+use super::grant::Change;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -89,7 +89,8 @@ impl Disk {
             self.unreadable = true;
             return Ledger::default();
         };
-        let mut ledger = Ledger::new([], head.last_token);
+        let mut ledger = Ledger::default();
+        ledger.skip_to(head.last_token);
         for line in &lines[1..] {
             let Ok(change) = serde_json::from_slice::<Change>(line) else {
                 whole = false;
@@ -101,9 +102,11 @@ impl Disk {
         if !whole {
             warn!(path = %self.path.display(), "the ledger's end is damaged: what was written last is not granted");
         }
-        let same_boot = head.boot_id == self.boot_id;
-        let grants: Vec<Grant> = ledger.grants().filter(|_| same_boot).cloned().collect();
-        Ledger::new(grants, last_token)
+        if head.boot_id != self.boot_id {
+            ledger.reboot();
+        }
+        ledger.skip_to(last_token);
+        ledger
     }
 
     /// Writes a change down and syncs it. `after` tells the ledger as it is with this change, for a file that has to be
@@ -132,7 +135,8 @@ impl Disk {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         let head = Head { version: VERSION, boot_id: self.boot_id.clone(), last_token: ledger.last_token() };
         let mut bytes = line(&head)?;
-        let all = Change { set: ledger.grants().cloned().collect(), ended: Vec::new() };
+        let (set, aborted) = (ledger.grants().cloned().collect(), ledger.aborted().cloned().collect());
+        let all = Change { set, ended: Vec::new(), aborted };
         if !all.is_empty() {
             bytes.extend(line(&all)?);
         }

@@ -25,6 +25,9 @@ pub struct Grant {
     pub key: String,
     /// Digest of what was asked for.
     pub wish: u64,
+    /// How many grants its reservation was to have, on all hives together; 0 when nobody said.
+    #[serde(default)]
+    pub size: u32,
     /// Whoever asked has not been answered by their queen yet.
     pub tentative: bool,
     /// The worker that was started with it.
@@ -63,9 +66,18 @@ pub struct Change {
     /// Tokens of those that are over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<u64>,
+    /// Reservations that end here before they were confirmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aborted: Vec<String>,
 }
 
 impl Grant {
+    /// Whether others of its reservation may be confirmed elsewhere when this one ends now: then nobody was answered it,
+    /// and they are to end too.
+    pub fn aborts(&self) -> bool {
+        self.tentative && self.size > 1
+    }
+
     /// Whether its time is over. What a worker uses has none.
     pub fn is_over(&self, now: Duration) -> bool {
         self.used.is_none() && u128::from(self.until) <= now.as_nanos()
@@ -96,12 +108,13 @@ impl Change {
         self.set.retain(|grant| next.set.iter().all(|other| other.token != grant.token));
         self.set.extend(next.set);
         self.ended.extend(next.ended);
+        self.aborted.extend(next.aborted);
         // No token is used again: what has ended stays so.
         self.set.retain(|grant| !self.ended.contains(&grant.token));
     }
 
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.ended.is_empty()
+        self.set.is_empty() && self.ended.is_empty() && self.aborted.is_empty()
     }
 }

@@ -31,6 +31,8 @@ pub struct Granted {
     pub grants: Vec<Grant>,
     /// The newest fencing token that was ever given; 0 before the first.
     pub last_token: u64,
+    /// Reservations of several grants of which one here ended before it was confirmed.
+    pub aborted: Vec<String>,
 }
 
 /// The ledger of a hive.
@@ -110,10 +112,11 @@ impl Keeper {
         self.decide(|ledger, now| ledger.renew(now, reservation, ttl, confirm))
     }
 
-    /// Gives back what a reservation has and no worker uses; how many grants that were.
-    pub fn release(&self, reservation: &str) -> usize {
+    /// Gives back what a reservation has and no worker uses; how many grants that were. `aborting`: see
+    /// [`Ledger::release`].
+    pub fn release(&self, reservation: &str, aborting: bool) -> usize {
         let mut state = self.settled();
-        let change = state.ledger.release(reservation);
+        let change = state.ledger.release(reservation, aborting);
         let count = change.ended.len();
         self.make(&mut state, change);
         count
@@ -240,8 +243,12 @@ impl Keeper {
 
     /// Called with the lock held, so that news come in order.
     fn publish(&self, state: &State) {
-        let granted =
-            Granted { grants: state.ledger.grants().cloned().collect(), last_token: state.ledger.last_token() };
+        let ledger = &state.ledger;
+        let granted = Granted {
+            grants: ledger.grants().cloned().collect(),
+            last_token: ledger.last_token(),
+            aborted: ledger.aborted().cloned().collect(),
+        };
         self.news.send_replace(Arc::new(granted));
     }
 }

@@ -17,6 +17,7 @@ impl Ledger {
                 if let Err(error) = owned {
                     warn!(reservation, error, "a hold is over: this hive may not grant its GPU any more");
                     change.ended.push(grant.token);
+                    change.aborted.extend(grant.aborts().then(|| grant.reservation.clone()));
                 }
                 continue;
             };

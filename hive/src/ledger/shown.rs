@@ -12,6 +12,8 @@ pub struct Held {
     pub holds: Vec<proto::Hold>,
     /// The newest fencing token that was ever given.
     pub last_token: u64,
+    /// Reservations of several grants of which one here ended before it was confirmed.
+    pub aborted: Vec<String>,
     /// Bytes of each GPU that are granted or promised and not used yet.
     pub bytes: BTreeMap<String, u64>,
 }
@@ -56,6 +58,7 @@ fn hold(grant: &Grant) -> proto::Hold {
         tentative: grant.tentative,
         unused_vram_bytes: vram_bytes,
         wish: grant.wish,
+        reservation_size: grant.size,
     }
 }
 
@@ -66,6 +69,7 @@ pub fn same_holds(one: &proto::Hive, other: &proto::Hive) -> bool {
         proto::Hold { unused_vram_bytes: 0, ..one.clone() } == proto::Hold { unused_vram_bytes: 0, ..other.clone() }
     };
     one.last_fencing_token == other.last_fencing_token
+        && one.aborted_reservations == other.aborted_reservations
         && one.holds.len() == other.holds.len()
         && one.holds.iter().zip(&other.holds).all(same)
 }

@@ -71,8 +71,7 @@ impl GrantService for Grants {
         request: Request<proto::ReleaseHoldRequest>,
     ) -> Result<Response<proto::ReleaseHoldResponse>, Status> {
         let _turn = self.turn()?;
-        let reservation = request.into_inner().reservation;
-        let released = self.life.release_hold(reservation).await.map_err(|refusal| status(&refusal))?;
+        let released = self.life.release_hold(request.into_inner()).await.map_err(|refusal| status(&refusal))?;
         Ok(Response::new(proto::ReleaseHoldResponse { released }))
     }
 

@@ -6,6 +6,8 @@ use proto::Hold;
 
 /// The most holds that are kept of one hive; those with the highest fencing tokens, the last, are left out first.
 const HOLDS: usize = 512;
+/// The most aborted reservations that are kept of one hive.
+const ABORTED: usize = 64;
 /// The longest id of a reservation, in bytes: the queens' own have 17.
 const ID: usize = 64;
 /// The longest UUID of a GPU, in bytes.
@@ -27,6 +29,14 @@ pub fn check(mut holds: Vec<Hold>) -> (Vec<Hold>, u64) {
     };
     let dates: u64 = holds.iter_mut().map(untimely).sum();
     (holds, left_out + dates)
+}
+
+/// Leaves out what cannot be the id of a reservation, and the oldest beyond the bound; answers how many.
+pub fn check_aborted(ids: &mut Vec<String>) -> u64 {
+    let before = ids.len();
+    ids.retain(|id| is_reservation_id(id));
+    ids.drain(..ids.len().saturating_sub(ABORTED));
+    (before - ids.len()) as u64
 }
 
 fn is_whole(hold: &Hold) -> bool {
@@ -75,5 +85,13 @@ mod tests {
         let never = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 });
         assert_eq!(check(vec![Hold { expire_time: never, ..worker() }]), (vec![worker()], 1));
         assert_eq!(check(vec![worker(); HOLDS + 3]).1, 3);
+    }
+
+    #[test]
+    fn b5_aborted_reservations_are_bounded_and_have_ids() {
+        let mut ids = vec!["r 1".to_owned(), String::new(), "r1".to_owned(), "r2".to_owned()];
+        assert_eq!((check_aborted(&mut ids), ids), (2, vec!["r1".to_owned(), "r2".to_owned()]));
+        let mut many: Vec<String> = (0..70).map(|at| format!("r{at}")).collect();
+        assert_eq!((check_aborted(&mut many), many[0].as_str()), (6, "r6"), "the newest are kept");
     }
 }

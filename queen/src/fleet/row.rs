@@ -109,6 +109,7 @@ pub fn check_hive(id: &HiveId, hive: &mut proto::Hive) -> Result<u64, Refusal> {
     (hive.freshness, hive.age, hive.worker_count) = (0, None, 0);
     // Holds have bounds of their own: many of them must not make the rest of a record unacceptable.
     let (holds, strange) = holds::check(std::mem::take(&mut hive.holds));
+    let aborted = holds::check_aborted(&mut hive.aborted_reservations);
     let size = hive.encoded_len();
     if size > RECORD_BYTES {
         let reason = format!("the record has {size} bytes; at most {RECORD_BYTES} are accepted");
@@ -123,7 +124,7 @@ pub fn check_hive(id: &HiveId, hive: &mut proto::Hive) -> Result<u64, Refusal> {
     // Of one that was left out it must not be said that it has ended.
     hive.last_fencing_token = if strange == 0 { hive.last_fencing_token } else { 0 };
     let host = hive.host.as_mut().map_or(0, clean_host);
-    Ok(strange + host + hive.gpus.iter_mut().map(clean_gpu).sum::<u64>())
+    Ok(strange + aborted + host + hive.gpus.iter_mut().map(clean_gpu).sum::<u64>())
 }
 
 fn clean_gpu(gpu: &mut proto::Gpu) -> u64 {

@@ -96,9 +96,14 @@ impl Ways {
         self.all(hives.into_iter().map(|hive| (hive, request.clone())), ask).await
     }
 
-    /// Gives a reservation's holds on each hive back; answers how many those were.
-    pub async fn release(&self, hives: impl IntoIterator<Item = HiveId>, id: &str) -> Vec<(HiveId, Result<u32, No>)> {
-        let request = ReleaseHoldRequest { reservation: id.to_owned() };
+    /// Gives a reservation's holds on each hive back; answers how many those were. `aborting`: its second step has failed.
+    pub async fn release(
+        &self,
+        hives: impl IntoIterator<Item = HiveId>,
+        id: &str,
+        aborting: bool,
+    ) -> Vec<(HiveId, Result<u32, No>)> {
+        let request = ReleaseHoldRequest { reservation: id.to_owned(), aborting };
         let ask = |mut client: GrantServiceClient<Channel>, request| async move {
             client.release_hold(request).await.map(|answer| answer.into_inner().released)
         };

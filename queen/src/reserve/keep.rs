@@ -85,7 +85,7 @@ impl Reserving {
         let hives = self.hives_of(id).await?;
         let in_use = held.iter().filter(|(_, hold)| !hold.used_by.is_empty()).count();
         let (mut released, mut silent) = (0_u32, Vec::new());
-        for (hive, answer) in self.ways.release(hives, id).await {
+        for (hive, answer) in self.ways.release(hives, id, false).await {
             match answer {
                 Ok(count) => released = released.saturating_add(count),
                 Err(No::Silent(why)) => silent.push(format!("hive {hive}: {why}")),

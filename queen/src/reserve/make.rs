@@ -257,7 +257,7 @@ impl Reserving {
     /// Gives everything back. `confirmed`: it may live for long, so hives that do not answer are asked again later.
     pub(super) async fn abandon(&self, id: &str, hives: Vec<HiveId>, confirmed: bool) {
         lock(&self.recent).released(Instant::now(), id);
-        for (hive, answer) in self.ways.release(hives, id).await {
+        for (hive, answer) in self.ways.release(hives, id, confirmed).await {
             if confirmed && matches!(answer, Err(No::Silent(_))) {
                 lock(&self.owed).add(Instant::now(), id, hive);
             }
@@ -299,6 +299,7 @@ fn requests(plan: &Plan, wish: &Wish) -> Vec<(HiveId, HoldRequest)> {
         holder: wish.holder.clone(),
         key: wish.key.clone(),
         wish: wish.digest,
+        reservation_size: u32::try_from(wish.claims.len()).unwrap_or(u32::MAX),
     };
     plan.parts.iter().map(|(hive, claims)| (hive.clone(), request(claims))).collect()
 }

@@ -19,8 +19,9 @@
 //!   other has given way, or finds it renewed, gives way itself and answers that one.
 //! - The queen dies between hold and renewal: nothing was answered, and all is gone within 5 s. A retry elsewhere waits
 //!   for that, or is told to come back. Between renewal and answer: a retry finds the reservation and is answered it.
-//!   Between two renewals: the part that was not renewed ends within 5 s; every queen that saw it ([`orphans`]) or that
-//!   is asked with its key gives the rest back. Only where no queen is left does the rest last until its own end.
+//!   Between two renewals: the part that was not renewed ends within 5 s, and its hive says so in its record from then
+//!   on; every queen that reads it, one that was started later too, gives the rest back ([`orphans`]), and so does one
+//!   that is asked with its key. Only while no queen at all is there does the rest last, at most until its own end.
 //! - A queen that has just started does not know all holds: with a key, and for an id that she does not know, she
 //!   answers UNAVAILABLE for a moment, unless the hives that are named are here.
 //!

@@ -73,7 +73,7 @@ fn q6_a_full_disk_grants_nothing_and_forgets_nothing() {
     fs::create_dir(place.state.path().join("ledger.new")).unwrap();
     assert!(matches!(hold(&keeper, "r3"), Err(Refusal::Disk { .. })));
     assert!(matches!(keeper.renew("r1", TTL, true), Err(Refusal::Disk { .. })));
-    assert_eq!((granted(&keeper).len(), keeper.release("r1")), (2, 1), "what ends, ends");
+    assert_eq!((granted(&keeper).len(), keeper.release("r1", false)), (2, 1), "what ends, ends");
     assert_eq!(granted(&keeper).len(), 1);
     let promised = keeper.promise(|_| Ok::<_, Refusal>(()));
     assert!(matches!(promised, Err(Refusal::Disk { .. })), "the disk still has the hold, whose room it would be");
@@ -92,7 +92,7 @@ fn the_file_stays_small() {
     let mut largest = 0;
     for _ in 0..3000 {
         hold(&keeper, "r").unwrap();
-        keeper.release("r");
+        keeper.release("r", false);
         largest = largest.max(fs::metadata(place.file()).unwrap().len());
     }
     assert!(largest < 400 * 1024, "{largest}");

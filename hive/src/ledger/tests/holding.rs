@@ -47,7 +47,7 @@ fn g1_a_gpu_is_granted_by_one_hive_of_a_machine() {
         refused.contains(&format!("another hive of this machine grants it, process {}", std::process::id())),
         "{refused}"
     );
-    one.release("r1");
+    one.release("r1", false);
     one.tidy(|| BTreeSet::from(["a".to_owned()]));
     assert!(other.owns("a").is_err(), "a worker of the first one was promised some of it");
     one.tidy(BTreeSet::new);
@@ -74,7 +74,7 @@ fn g2_one_key_one_answered_grant() {
     keeper.renew("r1", Duration::from_secs(60), true).unwrap();
     let end = granted(&keeper)[0].until;
     assert_eq!(keeper.hold(&keyed("r4", 1), || scene.clone()).unwrap()[0].until, end, "a real one is not moved");
-    keeper.release("r1");
+    keeper.release("r1", false);
     let next = keeper.hold(&keyed("r5", 2), || scene.clone()).unwrap();
     assert!(next[0].token > first[0].token);
 }
@@ -92,7 +92,7 @@ fn g4_after_its_end_a_hold_is_nobodys_and_its_room_is_free() {
     keeper.hold(&ask("r2", &wishes), || scene.clone()).unwrap();
     assert!(matches!(keeper.renew("r1", TTL, true), Err(Refusal::Unknown(_))));
     assert!(matches!(keeper.take(start("r1", &worker("2"))), Err(Refusal::Unknown(_))));
-    assert_eq!(keeper.release("r1"), 0);
+    assert_eq!(keeper.release("r1", false), 0);
     assert_eq!(granted(&keeper).iter().filter(|grant| grant.reservation == "r1").count(), 0);
 }
 
@@ -132,7 +132,7 @@ fn g6_several_at_once_are_all_or_nothing() {
     let renewed = keeper.renew("r", Duration::from_secs(60), true).unwrap();
     assert_eq!((renewed.len(), renewed.iter().any(|grant| grant.tentative)), (4, false));
     place.pass(Duration::from_secs(59));
-    assert_eq!((granted(&keeper).len(), keeper.release("r"), keeper.release("r")), (4, 4, 0));
+    assert_eq!((granted(&keeper).len(), keeper.release("r", false), keeper.release("r", false)), (4, 4, 0));
 }
 
 #[test]
@@ -142,6 +142,57 @@ fn g6_what_is_never_confirmed_ends_by_itself() {
     assert!(keeper.hold(&ask("r", &[vram(G)]), || scene.clone()).unwrap()[0].tentative);
     place.pass(TTL);
     assert_eq!(granted(&keeper), []);
+}
+
+#[test]
+fn g6_that_one_of_several_ended_unconfirmed_is_told_and_outlives_restarts() {
+    let (mut place, scene) = (Place::new(), scene(&[("a", 24 * G, 0)], &["1"]));
+    let keeper = place.open();
+    let aborted = |keeper: &Keeper| {
+        keeper.tidy(BTreeSet::new);
+        keeper.granted().aborted.iter().cloned().collect::<BTreeSet<String>>()
+    };
+    let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
+    let hold = |keeper: &Keeper, name: &str, size| {
+        keeper.hold(&Ask { size, ..ask(name, &[vram(G)]) }, || scene.clone()).unwrap();
+    };
+    // Confirmed, the only one of its reservation, or given back before anybody was to confirm anything.
+    hold(&keeper, "r1", 2);
+    keeper.renew("r1", TTL, true).unwrap();
+    hold(&keeper, "r2", 1);
+    hold(&keeper, "r3", 2);
+    keeper.release("r3", false);
+    place.pass(TTL);
+    assert_eq!((granted(&keeper), aborted(&keeper)), (vec![], named(&[])));
+    // Its time is over; its queen gives up, also what was confirmed here; its worker ends.
+    hold(&keeper, "r4", 2);
+    place.pass(TTL);
+    assert_eq!(aborted(&keeper), named(&["r4"]));
+    hold(&keeper, "r5", 2);
+    keeper.renew("r5", TTL, true).unwrap();
+    keeper.release("r5", true);
+    keeper.release("r5", true);
+    keeper.hold(&Ask { size: 3, ..ask("r6", &[Wish::Worker(worker("1"))]) }, || scene.clone()).unwrap();
+    keeper.ended(&worker("1"));
+    assert_eq!(aborted(&keeper), named(&["r4", "r5", "r6"]));
+    // While no hive is there; and when the machine is started anew.
+    hold(&keeper, "r7", 2);
+    drop(keeper);
+    place.pass(TTL);
+    let keeper = place.open();
+    assert_eq!(aborted(&keeper), named(&["r4", "r5", "r6", "r7"]));
+    hold(&keeper, "r8", 2);
+    drop(keeper);
+    place.reboot();
+    drop(place.open());
+    assert_eq!(aborted(&place.open()), named(&["r4", "r5", "r6", "r7", "r8"]));
+    // Only the newest are kept.
+    let keeper = place.open();
+    for at in 0..80 {
+        hold(&keeper, &format!("s{at}"), 2);
+        keeper.release(&format!("s{at}"), true);
+    }
+    assert_eq!(aborted(&keeper), (16..80).map(|at| format!("s{at}")).collect());
 }
 
 #[test]
@@ -174,6 +225,6 @@ fn more_holds_than_are_kept_are_refused() {
     }
     let refused = keeper.hold(&ask("one", &[vram(1)]), || scene.clone()).unwrap_err();
     assert!(refused.to_string().contains("at most 512 holds"), "{refused}");
-    keeper.release("0");
+    keeper.release("0", false);
     keeper.hold(&ask("one", &[vram(1)]), || scene.clone()).unwrap();
 }

@@ -110,6 +110,7 @@ fn ask(reservation: &str, wishes: &[Wish]) -> Ask {
         holder: "somebody".to_owned(),
         key: String::new(),
         wish: 7,
+        size: 1,
     }
 }
 

@@ -80,7 +80,7 @@ fn race(planted: bool) {
         },
         |_, keeper, promised, planted| {
             if hold(keeper, promised, &ask("r2", &[vram(12 * G)]), planted).is_some() {
-                keeper.release("r2");
+                keeper.release("r2", false);
             }
             hold(keeper, promised, &ask("r3", &[vram(8 * G)]), planted);
         },

@@ -21,7 +21,7 @@ fn g5_a_grant_in_use_lives_as_long_as_its_worker() {
     assert_eq!((tokens(&taken), due(&keeper, 0), due(&keeper, 7 * G)), (tokens(&first), 10 * G, 3 * G));
     keeper.started(&worker("2"));
     place.pass(Duration::from_secs(24 * 3600));
-    assert_eq!((granted(&keeper).len(), keeper.next_end(), keeper.release("r")), (1, None, 0));
+    assert_eq!((granted(&keeper).len(), keeper.next_end(), keeper.release("r", false)), (1, None, 0));
     drop(keeper);
     let keeper = place.open();
     assert!(granted(&keeper)[0].used.as_ref().unwrap().started);

@@ -76,7 +76,7 @@ async fn a_worker_is_held_renewed_listed_and_given_back() {
     let list = place.grants.list_holds(Request::new(proto::ListHoldsRequest {})).await.unwrap().into_inner();
     assert_eq!((list.holds.len(), list.holds[0].worker.as_str()), (1, "llm/1"));
     for released in [1, 0] {
-        let release = Request::new(proto::ReleaseHoldRequest { reservation: "r".to_owned() });
+        let release = Request::new(proto::ReleaseHoldRequest { reservation: "r".to_owned(), aborting: false });
         assert_eq!(place.grants.release_hold(release).await.unwrap().into_inner().released, released);
     }
     let id = common::WorkerId::new("llm", "1").unwrap();

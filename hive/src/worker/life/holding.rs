@@ -46,10 +46,10 @@ impl Life {
     }
 
     /// Gives back what a reservation has here and no worker uses; how many holds that were.
-    pub async fn release_hold(&self, reservation: String) -> Result<u32, Refusal> {
-        ledger::reservation(&reservation)?;
+    pub async fn release_hold(&self, request: proto::ReleaseHoldRequest) -> Result<u32, Refusal> {
+        ledger::reservation(&request.reservation)?;
         self.granting(move |inner| {
-            let released = inner.ledger.release(&reservation);
+            let released = inner.ledger.release(&request.reservation, request.aborting);
             Ok(u32::try_from(released).unwrap_or(u32::MAX))
         })
         .await
@@ -73,9 +73,10 @@ impl Life {
     pub fn held(&self, view: &Arc<GpuView>) -> Held {
         let inner = self.inner();
         let granted = inner.ledger.granted();
-        let Granted { grants, last_token } = granted.as_ref();
+        let Granted { grants, last_token, aborted } = granted.as_ref();
+        let nothing = Held { last_token: *last_token, aborted: aborted.clone(), ..Held::default() };
         if grants.is_empty() && room::promised_gpus(&mut inner.table(), grants).is_empty() {
-            return Held { last_token: *last_token, ..Held::default() };
+            return nothing;
         }
         let taken = Taken::new(inner, view.clone());
         let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
@@ -83,7 +84,7 @@ impl Life {
             let sum = bytes.entry(promise.uuid.clone()).or_default();
             *sum = sum.saturating_add(promise.due());
         }
-        Held { holds: taken.shown(grants), last_token: *last_token, bytes }
+        Held { holds: taken.shown(grants), bytes, ..nothing }
     }
 
     /// Where it may block.

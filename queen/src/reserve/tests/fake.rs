@@ -42,6 +42,7 @@ pub struct Ledger {
     pub mood: Mood,
     /// Every call, in words.
     pub calls: Vec<String>,
+    pub aborted: Vec<String>,
     token: u64,
     dead: bool,
 }
@@ -49,7 +50,10 @@ pub struct Ledger {
 impl Ledger {
     fn expire(&mut self) {
         let now = Instant::now();
-        self.holds.retain(|(hold, end)| *end > now || !hold.used_by.is_empty());
+        let over = |(hold, end): &(Hold, Instant)| *end <= now && hold.used_by.is_empty();
+        let unconfirmed = self.holds.iter().filter(|held| over(held)).filter(|(hold, _)| hold.tentative);
+        self.aborted.extend(unconfirmed.map(|(hold, _)| hold.reservation.clone()));
+        self.holds.retain(|held| !over(held));
     }
 
     fn of(&self, id: &str) -> Vec<Hold> {
@@ -90,6 +94,7 @@ impl Ledger {
                 holder: request.holder.clone(),
                 key: request.key.clone(),
                 wish: request.wish,
+                reservation_size: request.reservation_size,
                 tentative: true,
                 ..hold
             });
@@ -291,6 +296,7 @@ impl FakeHive {
             gpus: ledger.gpus.iter().map(gpu).collect(),
             holds,
             last_fencing_token: ledger.token,
+            aborted_reservations: ledger.aborted.clone(),
             ..sample::hive(self.id.as_str())
         }
     }

@@ -60,7 +60,7 @@ async fn a_renewal_asks_who_has_just_answered_though_its_part_has_ended_there() 
     let hives = [FakeHive::start("a", vec![idle()], &[]).await, FakeHive::start("b", vec![idle()], &[]).await];
     let queen = Queen::new(&hives);
     let id = queen.reserve(vec![any(), any()]).await.unwrap().reservation.id;
-    let request = proto::ReleaseHoldRequest { reservation: id.clone() };
+    let request = proto::ReleaseHoldRequest { reservation: id.clone(), aborting: false };
     hives[0].client().release_hold(request).await.unwrap();
     queen.hear(&hives[0]);
     queen.hear(&hives[1]);

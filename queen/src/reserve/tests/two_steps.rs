@@ -1,6 +1,7 @@
 //! Hold, renew, answer: all or nothing, whatever happens in between.
 
 use super::*;
+use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
@@ -55,32 +56,68 @@ async fn a_slow_hive_is_left_for_another_one() {
     assert_eq!(held(&queen.reserve(vec![vram(8)]).await.unwrap()), ["b/GPU-b"]);
 }
 
-#[tokio::test]
-async fn g6_what_a_queen_left_between_two_renewals_is_given_back_by_another() {
-    let hives =
-        [FakeHive::start("a", vec![], &[("GPU-a", 8)]).await, FakeHive::start("b", vec![], &[("GPU-b", 8)]).await];
+/// One of two hives is asked to confirm, and its queen ends.
+async fn die_between_confirmations(hives: &[FakeHive; 2]) {
     hives[1].mood(|mood| mood.renews_nothing = true);
-    let other = Queen::new(&hives);
-    let stopping = CancellationToken::new();
-    let tidying = tokio::spawn(other.reserving.clone().tidy(stopping.clone()));
     let dying = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     // Channels of its own: those of the test do not end with its runtime.
-    let doomed = Queen::new(&hives);
+    let doomed = Queen::new(hives);
     let wish = Wish::parse(request("", vec![vram(8), vram(8)])).unwrap();
     dying.spawn(async move { doomed.reserving.reserve(wish).await });
     let renewed = |hive: &FakeHive| hive.holds().iter().any(|hold| !hold.tentative);
     eventually("the renewal at one of two", || renewed(&hives[0])).await;
     dying.shutdown_background();
     assert_eq!(hives[1].holds().len(), 1);
-    hives.iter().for_each(|hive| other.hear(hive));
+}
+
+/// A queen tidies up, and hears of both hives, until nothing is held any more.
+async fn until_nothing_is_held(queen: &Queen, hives: &[FakeHive; 2]) -> Duration {
+    let stopping = CancellationToken::new();
+    let tidying = tokio::spawn(queen.reserving.clone().tidy(stopping.clone()));
     let took = eventually("the end of both", || {
-        hives.iter().for_each(|hive| other.hear(hive));
+        hives.iter().for_each(|hive| queen.hear(hive));
         hives.iter().all(|hive| hive.holds().is_empty())
     });
     let took = took.await;
-    assert!(took < SECOND * 7, "5 s for the tentative one, and a round for the other: {took:?}");
     stopping.cancel();
     tidying.await.unwrap();
+    took
+}
+
+#[tokio::test]
+async fn g6_what_a_queen_left_between_two_renewals_is_given_back_by_another() {
+    let hives =
+        [FakeHive::start("a", vec![], &[("GPU-a", 8)]).await, FakeHive::start("b", vec![], &[("GPU-b", 8)]).await];
+    let other = Queen::new(&hives);
+    die_between_confirmations(&hives).await;
+    let took = until_nothing_is_held(&other, &hives).await;
+    assert!(took < SECOND * 7, "5 s for the tentative one, and a round for the other: {took:?}");
+}
+
+#[tokio::test]
+async fn g6_what_a_queen_left_between_two_renewals_is_given_back_by_one_that_saw_nothing_of_it() {
+    let hives =
+        [FakeHive::start("a", vec![], &[("GPU-a", 8)]).await, FakeHive::start("b", vec![], &[("GPU-b", 8)]).await];
+    die_between_confirmations(&hives).await;
+    eventually("the end of the tentative one", || hives[1].holds().is_empty()).await;
+    assert_eq!(hives[0].holds().len(), 1);
+    let took = until_nothing_is_held(&Queen::new(&hives), &hives).await;
+    assert!(took < SECOND * 2, "{took:?}");
+}
+
+#[tokio::test]
+async fn g6_what_is_left_of_an_answered_reservation_stays() {
+    let hives =
+        [FakeHive::start("a", vec![], &[("GPU-a", 8)]).await, FakeHive::start("b", vec![], &[("GPU-b", 8)]).await];
+    let queen = Queen::new(&hives);
+    queen.reserve(vec![vram(8), vram(8)]).await.unwrap();
+    // A worker was started with it and has ended.
+    hives[1].ledger().holds.clear();
+    let later = Queen::new(&hives);
+    assert_eq!(later.reserving.halves(), BTreeMap::new());
+    hives[0].ledger().aborted.push("r0".into());
+    later.hear(&hives[0]);
+    assert_eq!((later.reserving.halves(), hives[0].holds().len()), (BTreeMap::new(), 1));
 }
 
 #[tokio::test]

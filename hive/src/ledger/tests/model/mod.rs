@@ -53,7 +53,7 @@ impl History {
             Step::Release(reservation) => {
                 let before = self.world.grants.len();
                 self.world.grants.retain(|grant| grant.reservation != *reservation || grant.used.is_some());
-                equal("released", self.keeper().release(reservation), before - self.world.grants.len())?;
+                equal("released", self.keeper().release(reservation, false), before - self.world.grants.len())?;
             }
             Step::Start { reservation, worker, old, fate } => self.start(reservation, worker, *old, *fate)?,
             Step::Promise { worker, units } => self.promise(worker, *units)?,

@@ -34,6 +34,10 @@ fn reserved(instance: &str, reservation: &str, command: &[&str]) -> proto::Start
     proto::StartWorkerRequest { reservation: reservation.to_owned(), ..request(instance, command) }
 }
 
+fn release(reservation: &str) -> proto::ReleaseHoldRequest {
+    proto::ReleaseHoldRequest { reservation: reservation.to_owned(), aborting: false }
+}
+
 async fn holds(life: &Life) -> Vec<proto::Hold> {
     life.list_holds().await.unwrap()
 }
@@ -81,7 +85,7 @@ async fn g5_what_is_held_becomes_the_workers_and_lives_as_long_as_it_does() {
     let started = life.start(asked).await.unwrap().member;
     assert_eq!(environment(&started)["CUDA_VISIBLE_DEVICES"], "0");
     assert_eq!((started.spec.gpu_uuids[0].as_str(), started.spec.reservation.as_str()), ("GPU-a", "r"));
-    assert_eq!((holds(&life).await[0].used_by.as_str(), life.release_hold("r".into()).await.unwrap()), ("llm/2", 0));
+    assert_eq!((holds(&life).await[0].used_by.as_str(), life.release_hold(release("r")).await.unwrap()), ("llm/2", 0));
     assert!(matches!(life.start(with_vram("1", "5G")).await, Err(StartError::NoRoom { .. })));
     // What it uses is no longer due.
     let pid = u32::try_from(started.pid().unwrap()).unwrap();

@@ -109,6 +109,13 @@ export declare type Hold = Message<"rbee.v1.Hold"> & {
    * @generated from field: fixed64 wish = 13;
    */
   wish: bigint;
+
+  /**
+   * Of how many holds its reservation was made, on all hives together; 0 when the queen did not say.
+   *
+   * @generated from field: uint32 reservation_size = 14;
+   */
+  reservationSize: number;
 };
 
 /**
@@ -158,6 +165,13 @@ export declare type HoldRequest = Message<"rbee.v1.HoldRequest"> & {
    * @generated from field: fixed64 wish = 6;
    */
   wish: bigint;
+
+  /**
+   * How many holds the reservation is to have, on all hives together.
+   *
+   * @generated from field: uint32 reservation_size = 7;
+   */
+  reservationSize: number;
 };
 
 /**
@@ -294,6 +308,14 @@ export declare type ReleaseHoldRequest = Message<"rbee.v1.ReleaseHoldRequest"> &
    * @generated from field: string reservation = 1;
    */
   reservation: string;
+
+  /**
+   * Its second step has failed, and other hives may have confirmed it: it is to be among the aborted_reservations of
+   * this hive's record.
+   *
+   * @generated from field: bool aborting = 2;
+   */
+  aborting: boolean;
 };
 
 /**

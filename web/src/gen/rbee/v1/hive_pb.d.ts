@@ -170,6 +170,14 @@ export declare type Hive = Message<"rbee.v1.Hive"> & {
    * @generated from field: uint64 last_fencing_token = 25;
    */
   lastFencingToken: bigint;
+
+  /**
+   * Reservations of several holds of which one here ended before it was confirmed, or was given up then: nobody was ever
+   * answered them. The last 64. A queen that finds another part of one confirmed gives that back.
+   *
+   * @generated from field: repeated string aborted_reservations = 26;
+   */
+  abortedReservations: string[];
 };
 
 /**
