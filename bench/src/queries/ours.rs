@@ -16,6 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const GIB: u64 = 1 << 30;
+/// When all were sampled, in seconds since 1970.
+const SAMPLED: i64 = 1_760_000_000;
+/// The longest that one has been idle, in milliseconds.
+const LONGEST: usize = 3_600_000;
 
 /// A fleet that was just heard from, and the seat of one hive more, whose changes are measured.
 pub struct Ours {
@@ -37,7 +41,7 @@ impl Ours {
             let session = fleet.register(now, request, "t").expect("a place for a hive").session;
             let rows = hive.iter().map(|being| row(&id, being)).collect();
             let frame = Some(Frame::Snapshot(Snapshot { rows, last: true }));
-            let sampled_at = Some(prost_types::Timestamp { seconds: 1_760_000_000, nanos: 0 });
+            let sampled_at = Some(prost_types::Timestamp { seconds: SAMPLED, nanos: 0 });
             let frame = PushTelemetryRequest { session, sequence: 1, sampled_at, frame, ..Default::default() };
             fleet.apply(now, frame).expect("a snapshot that fits");
         }
@@ -126,7 +130,7 @@ impl Ours {
         *turn += 1;
         let flags = Flags { ready: true, idle: turn.is_multiple_of(2), unused: false, held: false };
         let mut seat = self.seat.borrow_mut();
-        seat.set(3, flags);
+        seat.set(3, flags, self.fleet.index().idle_from(self.now));
         seat.publish(self.fleet.index(), self.now, false);
     }
 
@@ -166,6 +170,13 @@ fn record(hive: &[Being]) -> Hive {
     }
 }
 
+/// Each since another moment of the last hour.
+fn idle_since(being: &Being) -> prost_types::Timestamp {
+    let before = (being.hive * WORKERS + being.slot) * 7_919 % LONGEST;
+    let millis = SAMPLED * 1_000 - before as i64;
+    prost_types::Timestamp { seconds: millis / 1_000, nanos: (millis % 1_000) as i32 * 1_000_000 }
+}
+
 fn row(hive: &str, being: &Being) -> WorkerRow {
     let activity = if being.idle { Activity::Idle } else { Activity::Busy };
     let util = if being.idle { 0.0 } else { 55.0 };
@@ -179,6 +190,7 @@ fn row(hive: &str, being: &Being) -> WorkerRow {
         gpus: vec![GpuUse { uuid: uuid(being), util_pct: Some(util), vram_bytes: Some(being.vram_used) }],
         gpu_sample_state: GpuSampleState::Ok.into(),
         activity: activity.into(),
+        idle_since: being.idle.then(|| idle_since(being)),
         ..ProcessStats::default()
     };
     let spec = WorkerSpec {

@@ -1,14 +1,12 @@
 //! In which order workers are answered, and where a page ended. What is not known comes last, whatever the order.
 
 use super::room;
+use crate::fleet::index::IdleFrom;
 use crate::fleet::{Measured, Seen};
 use common::{HiveId, WorkerId};
 use proto::FindOrder;
 use std::fmt;
 use std::time::Instant;
-
-/// Half of the numbers that a moment can have: those below it are before the queen started.
-const STARTED: u64 = 1 << 63;
 
 /// A worker's place in the order asked for, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,21 +20,17 @@ impl Rank {
     pub fn of(seen: &Seen<'_>, order: FindOrder, started: Instant) -> Self {
         let value = match order {
             FindOrder::Unspecified | FindOrder::Name => Some(0),
-            FindOrder::LongestIdle => seen.idle_from().map(|from| since(started, from)),
+            FindOrder::LongestIdle => seen.idle_from().map(|from| IdleFrom::of(started, from).number()),
             // Numbers of hives are neither negative nor NaN, and then their bits are in their order.
             FindOrder::LeastCpu => seen.stats().and_then(Measured::cpu_pct).map(f64::to_bits),
             FindOrder::MostFreeVram => room::most_free(seen).map(|free| !free),
         };
         Self { unknown: value.is_none(), value: value.unwrap_or(0) }
     }
-}
 
-/// A moment as a number that never decreases, in nanoseconds.
-fn since(started: Instant, at: Instant) -> u64 {
-    let nanos = |length: std::time::Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
-    match at.checked_duration_since(started) {
-        Some(after) => STARTED.saturating_add(nanos(after)),
-        None => STARTED.saturating_sub(nanos(started.saturating_duration_since(at))),
+    /// In the order of idleness: since when, if that is known.
+    pub fn idle_from(&self) -> Option<IdleFrom> {
+        (!self.unknown).then(|| IdleFrom::from_number(self.value))
     }
 }
 
@@ -82,7 +76,6 @@ impl fmt::Display for Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_cursor_is_read_as_it_was_written() {
@@ -97,12 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longer_idle_comes_first_also_from_before_the_queen_started() {
-        let started = Instant::now() + Duration::from_secs(10);
-        let before = since(started, started - Duration::from_secs(1));
-        assert!(before < since(started, started));
-        assert!(since(started, started) < since(started, started + Duration::from_nanos(1)));
-        let unknown = Rank { unknown: true, value: 0 };
-        assert!(Rank { unknown: false, value: u64::MAX } < unknown, "what is not known comes last");
+    fn what_is_not_known_comes_last() {
+        assert!(Rank { unknown: false, value: u64::MAX } < Rank { unknown: true, value: 0 });
     }
 }

@@ -8,7 +8,7 @@ mod verdicts;
 use super::*;
 use crate::fleet::Fleet;
 use crate::fleet::sample::{SECOND, Session, cpu, fleet, hive, one_hive, row};
-use proto::{Activity, Filter, FindOrder, Gpu, GpuUse, Hold, OperationalStatus, ProcessStats, WorkerState};
+use proto::{Activity, Batch, Filter, FindOrder, Gpu, GpuUse, Hold, OperationalStatus, ProcessStats, WorkerState};
 use std::time::Instant;
 
 pub(super) fn query(want: Want) -> Query {
@@ -180,6 +180,37 @@ fn the_orders_put_what_is_not_known_last() {
     assert_eq!(ask(FindOrder::LeastCpu), ["3", "2", "1"]);
     assert_eq!(ask(FindOrder::LongestIdle), ["1", "2", "3"]);
     assert_eq!(ask(FindOrder::MostFreeVram), ["1", "2", "3"], "nothing known of any: by name");
+}
+
+#[test]
+fn the_longest_idle_are_found_behind_many_that_do_not_fit_and_before_those_of_which_it_is_not_known() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let mut session = Session::open(&fleet, hive("box"), now).unwrap();
+    // One becomes idle a second, the first ones in a group that is not asked for, the last two never.
+    let being = |slot: u32, idle: bool| {
+        let mut row = row("box", slot, with(if idle { Activity::Idle } else { Activity::Busy }, None));
+        let spec = row.spec.get_or_insert_default();
+        (spec.group, spec.model) = (if slot <= 90 { "other".into() } else { "llm".into() }, Some("m".into()));
+        row
+    };
+    session.snapshot(now, (1..=100).map(|slot| being(slot, false)).collect()).unwrap();
+    for slot in 1..=98 {
+        let rows = (1..=98).map(|other| being(other, other <= slot)).collect();
+        let frame = Batch { rows, ..Batch::default() };
+        session.batch(now + SECOND * slot, frame).unwrap();
+    }
+    let later = now + SECOND * 98;
+    session.batch(later, Batch { rows: vec![being(99, false), being(100, false)], ..Batch::default() }).unwrap();
+    let filter = Filter { group: "llm".into(), ..Filter::default() };
+    let model = || Want::Model { name: "m".into(), rule: ModelRule::Exact, idle: false };
+    let ask = |want: Want, limit| {
+        slots(&fleet, later, &Query { filter: filter.clone(), order: FindOrder::LongestIdle, limit, ..query(want) })
+    };
+    assert_eq!(ask(Want::Idle, 3), ["91", "92", "93"]);
+    assert_eq!(ask(Want::Idle, 20).len(), 8);
+    assert_eq!(ask(model(), 9), ["91", "92", "93", "94", "95", "96", "97", "98", "100"]);
+    assert_eq!(ask(model(), 20).last().map(String::as_str), Some("99"));
 }
 
 #[test]

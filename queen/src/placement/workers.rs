@@ -4,7 +4,7 @@
 use super::judge::fits;
 use super::order::{Cursor, Rank};
 use super::{ModelRule, PAGE_BYTES, Query, Want};
-use crate::fleet::index::{Candidates, Need, Sieve};
+use crate::fleet::index::{Candidates, IdleFrom, LongestIdle, Need, Sieve};
 use crate::fleet::{Fleet, Moment, Seen, SeenHive, Spec};
 use common::{HiveId, WorkerId};
 use prost::Message;
@@ -13,6 +13,9 @@ use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// At least so many are looked up in the order of their idleness; where more are asked for, all are looked at.
+const AT_ONCE: (usize, usize) = (16, 4_096);
 
 /// An answer, or a part of one.
 #[derive(Debug, Default)]
@@ -62,8 +65,10 @@ pub fn find(fleet: &Fleet, now: Instant, query: &Query) -> Page {
     let search = Search { fleet, moment: fleet.moment(now), query, sieve: sieve(fleet, now, query) };
     // One more than is answered tells whether there are more.
     let enough = wanted.saturating_add(1);
+    let by_index = query.filter.hive.is_empty() && enough <= AT_ONCE.1;
     let found = match query.order {
-        FindOrder::Unspecified | FindOrder::Name => search.by_name(enough),
+        FindOrder::Unspecified | FindOrder::Name => search.by_name(query.after.as_ref(), enough, |_| true),
+        FindOrder::LongestIdle if by_index => search.by_idleness(enough),
         _ => search.by_rank(enough),
     };
     page(found, given, left, wanted, query.page_size > 0)
@@ -140,11 +145,10 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Goes through the hives in the order of their names and stops when there are enough.
-    fn by_name(&self, enough: usize) -> Vec<Found> {
+    fn by_name(&self, after: Option<&Cursor>, enough: usize, wanted: impl Fn(&Seen<'_>) -> bool) -> Vec<Found> {
         let mut found = Vec::new();
-        let after = self.query.after.as_ref();
         self.each_hive(after.map(|after| &after.hive), enough, |hive, places| {
-            let mut fit: Vec<Seen<'_>> = self.fitting(hive, places).collect();
+            let mut fit: Vec<Seen<'_>> = self.fitting(hive, places).filter(&wanted).collect();
             fit.sort_unstable_by_key(|seen| seen.id());
             let seen_before =
                 |seen: &&Seen<'_>| after.is_some_and(|after| (seen.hive(), seen.id()) <= (&after.hive, &after.id));
@@ -152,6 +156,48 @@ impl Search<'_> {
             found.extend(rest.map(|seen| self.found(seen)));
             found.len() < enough
         });
+        found
+    }
+
+    /// Goes through the idle ones in the order of their idleness, then by name through those of which it is not known.
+    fn by_idleness(&self, enough: usize) -> Vec<Found> {
+        let after = self.query.after.as_ref();
+        let mut found = Vec::new();
+        if after.is_none_or(|after| after.rank.idle_from().is_some()) {
+            found = self.idle(after, enough);
+        }
+        let unknown_after = after.filter(|after| after.rank.idle_from().is_none());
+        if found.len() < enough {
+            found.extend(self.by_name(unknown_after, enough - found.len(), |seen| seen.idle_from().is_none()));
+        }
+        found
+    }
+
+    /// Those of which it is known since when they are idle.
+    fn idle(&self, after: Option<&Cursor>, enough: usize) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut from = after.and_then(|after| after.rank.idle_from()).unwrap_or(IdleFrom::FIRST);
+        let mut some = enough.max(AT_ONCE.0);
+        while found.len() < enough {
+            let LongestIdle { rows, through } = self.fleet.index().longest_idle(&self.sieve, from, some);
+            let seen_before = |seen: &Seen<'_>, rank: &Rank| {
+                after.is_some_and(|after| (rank, seen.hive(), seen.id()) <= (&after.rank, &after.hive, &after.id))
+            };
+            for (_, hive, place) in rows {
+                let one = self.fleet.visit(&self.moment, &hive, |hive| {
+                    let seen = hive.worker(place).filter(|seen| fits(seen, self.query))?;
+                    let rank = Rank::of(&seen, FindOrder::LongestIdle, self.fleet.started());
+                    // One that has become busy and idle again since is met among the later ones.
+                    let is_among = rank.idle_from().is_some_and(|idle| through.is_none_or(|through| idle <= through));
+                    (is_among && !seen_before(&seen, &rank)).then(|| self.found(&seen))
+                });
+                found.extend(one.flatten());
+            }
+            let Some(through) = through else { break };
+            (from, some) = (through.next(), some.saturating_mul(2));
+        }
+        found.sort_unstable();
+        found.truncate(enough);
         found
     }
 

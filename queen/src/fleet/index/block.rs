@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Rows of a block: the bits of a word.
 pub const ROWS: u32 = u64::BITS;
-/// Blocks of a segment: memory for a thousand hives of up to 64 workers is taken at a time, 48 KiB.
+/// Blocks of a segment: memory for a thousand hives of up to 64 workers is taken at a time, 560 KiB.
 pub const SEGMENT: usize = 1_024;
 
 /// What is told of one worker, a bit each.
@@ -92,6 +92,44 @@ impl Heard {
     }
 }
 
+/// Since when a worker has been idle: a number in the order of time, the longest idle first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IdleFrom(u64);
+
+impl IdleFrom {
+    /// Before every other.
+    pub const FIRST: Self = Self(0);
+    /// It is not known to be idle; after every other.
+    pub const NEVER: Self = Self(u64::MAX);
+    /// Half of the numbers that a moment can have: those below it are before the queen started.
+    const STARTED: u64 = 1 << 63;
+
+    /// In nanoseconds from when the queen started.
+    pub fn of(started: Instant, at: Instant) -> Self {
+        let nanos = |length: Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        let number = match at.checked_duration_since(started) {
+            Some(after) => Self::STARTED.saturating_add(nanos(after)).min(u64::MAX - 1),
+            None => Self::STARTED.saturating_sub(nanos(started.saturating_duration_since(at))),
+        };
+        Self(number)
+    }
+
+    /// The number itself.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// What a cursor has kept.
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The next later one.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// A thousand blocks, column by column.
 #[derive(Debug)]
 pub struct Segment {
@@ -102,12 +140,15 @@ pub struct Segment {
     heard: [AtomicU64; SEGMENT],
     /// One more than the most bytes that are free on one GPU of the hive; 0: none is known.
     room: [AtomicU64; SEGMENT],
+    /// [`IdleFrom`] of each row that has the bit; of others what they once had.
+    idle_from: Box<[AtomicU64]>,
 }
 
 impl Segment {
     pub fn new() -> Self {
         let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-        Self { ready: zeros(), idle: zeros(), unused: zeros(), held: zeros(), heard: zeros(), room: zeros() }
+        let idle_from = (0..SEGMENT * ROWS as usize).map(|_| AtomicU64::new(0)).collect();
+        Self { ready: zeros(), idle: zeros(), unused: zeros(), held: zeros(), heard: zeros(), room: zeros(), idle_from }
     }
 
     pub fn ready(&self, block: usize) -> u64 {
@@ -128,6 +169,20 @@ impl Segment {
 
     pub fn heard(&self, block: usize) -> Heard {
         Heard(self.heard[block % SEGMENT].load(Ordering::Acquire))
+    }
+
+    /// Since when a row that has the bit has been idle.
+    pub fn idle_from(&self, block: usize, bit: u32) -> IdleFrom {
+        let row = (block % SEGMENT) * ROWS as usize + bit as usize;
+        IdleFrom(self.idle_from[row].load(Ordering::Relaxed))
+    }
+
+    /// To be written before the bit.
+    pub fn put_idle_from(&self, block: usize, bit: u32, from: IdleFrom) {
+        let row = (block % SEGMENT) * ROWS as usize + bit as usize;
+        if self.idle_from[row].load(Ordering::Relaxed) != from.0 {
+            self.idle_from[row].store(from.0, Ordering::Relaxed);
+        }
     }
 
     pub fn room(&self, block: usize) -> Option<u64> {
@@ -182,6 +237,15 @@ mod tests {
         words.set(4, Flags::of(WorkerState::Stopping.into(), Some(&ready), false));
         assert_eq!(words, Words::default());
         assert!(!Flags::of(WorkerState::Running.into(), None, false).idle, "unknown is never idle");
+    }
+
+    #[test]
+    fn the_longer_idle_comes_first_also_from_before_the_queen_started() {
+        let started = Instant::now() + Duration::from_secs(10);
+        let of = |at| IdleFrom::of(started, at);
+        assert!(of(started - Duration::from_secs(1)) < of(started));
+        assert!(of(started) < of(started + Duration::from_nanos(1)));
+        assert!(IdleFrom::FIRST < of(started) && of(started + Duration::from_secs(1 << 40)) < IdleFrom::NEVER);
     }
 
     #[test]

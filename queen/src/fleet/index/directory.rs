@@ -1,7 +1,8 @@
 //! Which block of rows is whose, and the hives in the order of their names. Written only when a hive comes, goes, or
 //! grows by 64 workers.
 
-use super::block::{Heard, ROWS, SEGMENT, Segment};
+use super::block::{Heard, IdleFrom, ROWS, SEGMENT, Segment};
+use super::first::First;
 use super::sieve::Sieve;
 use common::HiveId;
 use std::ops::Bound;
@@ -34,6 +35,15 @@ impl Candidates {
         let first = self.first;
         bits(self.word).map(move |bit| first + bit)
     }
+}
+
+/// Workers that may fit and are idle.
+#[derive(Debug)]
+pub struct LongestIdle {
+    /// Since when, whose, and at which place; the longest idle first.
+    pub rows: Vec<(IdleFrom, Arc<HiveId>, u32)>,
+    /// All of them are in it that have been idle since then or for longer; `None`: all.
+    pub through: Option<IdleFrom>,
 }
 
 #[derive(Debug, Clone)]
@@ -120,6 +130,25 @@ impl Directory {
             }
         }
         candidates
+    }
+
+    pub fn longest_idle(&self, sieve: &Sieve, from: IdleFrom, some: usize) -> LongestIdle {
+        let mut first = First::new(some);
+        for block in 0..self.tenants.len() {
+            let segment = &self.segments[block / SEGMENT];
+            for bit in bits(sieve.word(segment, block)) {
+                let idle_from = segment.idle_from(block, bit);
+                if idle_from >= from && idle_from < IdleFrom::NEVER {
+                    first.offer(idle_from, block as u32 * ROWS + bit);
+                }
+            }
+        }
+        let (rows, through) = first.done();
+        let named = |(idle_from, row): (IdleFrom, u32)| {
+            let tenant = self.tenants[(row / ROWS) as usize].as_ref()?;
+            Some((idle_from, Arc::clone(&tenant.hive), tenant.first + row % ROWS))
+        };
+        LongestIdle { rows: rows.into_iter().filter_map(named).collect(), through }
     }
 
     pub fn hives(&self, sieve: Option<&Sieve>, from: Bound<&HiveId>, limit: usize) -> Vec<Arc<HiveId>> {

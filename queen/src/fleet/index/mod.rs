@@ -9,13 +9,14 @@
 
 mod block;
 mod directory;
+mod first;
 mod models;
 mod rooms;
 mod seat;
 mod sieve;
 
-pub use block::Flags;
-pub use directory::Candidates;
+pub use block::{Flags, IdleFrom};
+pub use directory::{Candidates, LongestIdle};
 pub use rooms::GpuKey;
 pub use seat::Seat;
 pub use sieve::{Need, Sieve};
@@ -59,6 +60,17 @@ impl Index {
     /// the end of a hive when there are `enough`; empty when there are no more.
     pub fn candidates(&self, sieve: &Sieve, from: Bound<&HiveId>, enough: usize) -> Vec<Candidates> {
         self.directory().candidates(sieve, from, enough, HIVES_AT_ONCE)
+    }
+
+    /// Workers that pass and are idle, from those on that are idle `from` then: the `some` that have been for longest, and
+    /// whoever has been for as long as the last of them.
+    pub fn longest_idle(&self, sieve: &Sieve, from: IdleFrom, some: usize) -> LongestIdle {
+        self.directory().longest_idle(sieve, from, some)
+    }
+
+    /// A point in time as idleness is kept here.
+    pub fn idle_from(&self, at: Instant) -> IdleFrom {
+        IdleFrom::of(self.started, at)
     }
 
     /// Hives after a name, or from it on, in the order of their names, at most `limit`; with a sieve those that are heard

@@ -1,7 +1,7 @@
 //! A hive's own end of the index: what of it has been told there, so that only what changes is written.
 
 use super::Index;
-use super::block::{Flags, Heard, ROWS, Segment, Words};
+use super::block::{Flags, Heard, IdleFrom, ROWS, Segment, Words};
 use super::rooms::GpuKey;
 use crate::fleet::{Spec, room};
 use common::{HiveId, WorkerId};
@@ -95,11 +95,12 @@ impl Seat {
         self.rooms = rooms;
     }
 
-    /// What is true of the worker at a place.
+    /// What is true of the worker at a place, and since when it has been idle.
     #[inline]
-    pub fn set(&mut self, place: u32, flags: Flags) {
+    pub fn set(&mut self, place: u32, flags: Flags, idle_from: IdleFrom) {
         if let Some(block) = self.blocks.get_mut((place / ROWS) as usize) {
             block.words.set(1 << (place % ROWS), flags);
+            block.segment.put_idle_from(block.number as usize, place % ROWS, idle_from);
         }
     }
 

@@ -4,7 +4,7 @@
 use super::link::Stirred;
 use super::{KnownHive, KnownWorker};
 use crate::fleet::age::{Limits, Pardon};
-use crate::fleet::index::{Flags, Index};
+use crate::fleet::index::{Flags, IdleFrom, Index};
 use proto::Freshness;
 use std::time::Instant;
 
@@ -55,7 +55,8 @@ impl KnownHive {
             if all || worker.dirty {
                 let held = self.seat.hold(&worker.id).is_some();
                 let stats = if worker.measured { self.numbers.get(place) } else { None };
-                self.seat.set(place as u32, Flags::of(worker.state, stats, held));
+                let idle_from = worker.idle_from.map_or(IdleFrom::NEVER, |from| index.idle_from(from));
+                self.seat.set(place as u32, Flags::of(worker.state, stats, held), idle_from);
                 if worker.refiltered {
                     self.seat.set_spec(index, place as u32, &worker.spec);
                 }

@@ -2,7 +2,7 @@
 
 use super::history::{HIVES, Step, World, short_fleet, step};
 use super::{reference, *};
-use crate::fleet::index::{Flags, Need, Sieve};
+use crate::fleet::index::{Flags, IdleFrom, Need, Sieve};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use std::collections::BTreeSet;
@@ -35,6 +35,7 @@ fn queries() -> Vec<Query> {
         .zip(orders.into_iter().cycle())
         .map(|(want, order)| Query { order, ..query(want) })
         .collect();
+    queries.extend(wants().into_iter().map(|want| Query { order: FindOrder::LongestIdle, ..query(want) }));
     queries.push(Query { held_too: true, max_age: SECOND * 30, stale_too: true, ..query(Want::Idle) });
     queries.push(Query { min_idle: Some(SECOND), order: FindOrder::LongestIdle, ..query(Want::Idle) });
     let filter = Filter { hive: HIVES[1].into(), model: "qwen".into(), ..Filter::default() };
@@ -123,6 +124,17 @@ fn bits_agree(fleet: &Fleet, now: Instant) {
         count(|flags| flags.ready && !flags.held),
         "held"
     );
+    let mut idle_from = Vec::new();
+    fleet.walk(now, None, |seen| {
+        if Flags::of(seen.state(), seen.stats(), false).ready {
+            idle_from.extend(seen.idle_from().map(|at| (fleet.index().idle_from(at), seen.hive().clone())));
+        }
+    });
+    idle_from.sort();
+    let longest = fleet.index().longest_idle(&every(Need::Ready), IdleFrom::FIRST, usize::MAX);
+    let mut rows: Vec<_> = longest.rows.into_iter().map(|(from, hive, _)| (from, hive.as_ref().clone())).collect();
+    rows.sort();
+    assert_eq!(rows, idle_from, "since when");
     let named: u32 = fleet.index().models(|_| true).iter().map(|word| word.count_ones()).sum();
     let mut with_model = 0;
     fleet.walk(now, None, |seen| {
