@@ -30,6 +30,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod view;
+mod visits;
 
 pub use age::{LOOK, Limits};
 pub use apply::Outcome;

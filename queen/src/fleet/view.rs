@@ -51,6 +51,10 @@ pub struct SeenHive<'a> {
 }
 
 impl<'a> SeenHive<'a> {
+    pub(super) fn new(hive: &'a KnownHive, moment: &'a Moment) -> Self {
+        Self { hive, moment }
+    }
+
     /// Its name.
     pub fn id(&self) -> &'a HiveId {
         &self.hive.id
@@ -79,6 +83,11 @@ impl<'a> SeenHive<'a> {
     /// So many places its workers may have.
     pub fn places(&self) -> usize {
         self.hive.places()
+    }
+
+    /// The worker of this name.
+    pub fn named(&self, id: &WorkerId) -> Option<Seen<'a>> {
+        self.worker(self.hive.place_of(id)?)
     }
 
     /// The worker at a place.

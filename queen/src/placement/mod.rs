@@ -14,7 +14,7 @@ mod workers;
 
 pub use capacity::{CapacityQuery, GpuCursor, GpuPage, find_capacity};
 pub use explain::{ExplainedPage, Question, VerdictCursor, explain};
-pub use model::ModelRule;
+pub use model::{ModelRule, rows_with_model};
 pub use order::Cursor;
 pub use workers::{Page, find};
 
@@ -77,4 +77,4 @@ pub struct Query {
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,6 +2,7 @@
 
 use super::objection::Objection;
 use crate::fleet::Seen;
+use crate::fleet::index::Index;
 
 /// How model names are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,22 @@ pub fn objections<'a>(seen: &Seen<'a>, wanted: &'a str, rule: ModelRule, say: &m
     let spec = seen.spec();
     if !spec.models().any(|name| rule.fits(wanted, name)) {
         say(Objection::OtherModel { model: spec.model.as_deref(), names: &spec.model_names, wanted });
+    }
+}
+
+/// For each block of rows, those whose model the filter names, and goes by a name that is wanted; `None`: any.
+pub fn rows_with_model(index: &Index, filter: &str, wanted: Option<(&str, ModelRule)>) -> Option<Vec<u64>> {
+    let filtered = (!filter.is_empty()).then(|| index.model(filter));
+    let named = wanted.map(|(name, rule)| match rule {
+        ModelRule::Exact => index.model(name),
+        ModelRule::IgnoreCase | ModelRule::Glob => index.models(|is| rule.fits(name, is)),
+    });
+    match (filtered, named) {
+        (Some(mut both), Some(other)) => {
+            both.iter_mut().zip(other).for_each(|(word, other)| *word &= other);
+            Some(both)
+        }
+        (one, other) => one.or(other),
     }
 }
 

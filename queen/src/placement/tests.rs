@@ -1,6 +1,6 @@
 //! What the questions answer.
 
-mod history;
+pub(crate) mod history;
 mod properties;
 mod reference;
 mod verdicts;

@@ -3,8 +3,8 @@
 
 use super::judge::fits;
 use super::order::{Cursor, Rank};
-use super::{ModelRule, PAGE_BYTES, Query, Want};
-use crate::fleet::index::{Candidates, IdleFrom, LongestIdle, Need, Sieve};
+use super::{PAGE_BYTES, Query, Want, rows_with_model};
+use crate::fleet::index::{Candidates, IdleFrom, Need, Sieve};
 use crate::fleet::{Fleet, Moment, Seen, SeenHive, Spec};
 use common::{HiveId, WorkerId};
 use prost::Message;
@@ -14,8 +14,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// At least so many are looked up in the order of their idleness; where more are asked for, all are looked at.
-const AT_ONCE: (usize, usize) = (16, 4_096);
+/// Where more of the longest idle are asked for, all who are idle are looked at.
+const BY_INDEX: usize = 4_096;
 
 /// An answer, or a part of one.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ pub fn find(fleet: &Fleet, now: Instant, query: &Query) -> Page {
     let search = Search { fleet, moment: fleet.moment(now), query, sieve: sieve(fleet, now, query) };
     // One more than is answered tells whether there are more.
     let enough = wanted.saturating_add(1);
-    let by_index = query.filter.hive.is_empty() && enough <= AT_ONCE.1;
+    let by_index = query.filter.hive.is_empty() && enough <= BY_INDEX;
     let found = match query.order {
         FindOrder::Unspecified | FindOrder::Name => search.by_name(query.after.as_ref(), enough, |_| true),
         FindOrder::LongestIdle if by_index => search.by_idleness(enough),
@@ -97,34 +97,20 @@ fn page(found: Vec<Found>, given: usize, left: usize, wanted: usize, bounded: bo
 /// What the index can tell of a question.
 fn sieve(fleet: &Fleet, now: Instant, query: &Query) -> Sieve {
     let index = fleet.index();
-    let filtered = Some(&query.filter.model).filter(|model| !model.is_empty()).map(|model| index.model(model));
     let (need, named, least_room) = match &query.want {
         Want::Idle => (Need::Idle, None, None),
         Want::UnusedGpu => (Need::Unused, None, None),
-        Want::Model { name, rule, idle } => {
-            let named = match rule {
-                ModelRule::Exact => index.model(name),
-                ModelRule::IgnoreCase | ModelRule::Glob => index.models(|is| rule.fits(name, is)),
-            };
-            (idle_if(*idle), Some(named), None)
-        }
+        Want::Model { name, rule, idle } => (idle_if(*idle), Some((name.as_str(), *rule)), None),
         // More must be free than is asked for.
         Want::Capacity { required, headroom, idle } => {
             let least = required.saturating_add(*headroom).saturating_add(1);
             (idle_if(*idle), None, Some(least))
         }
     };
-    let models = match (filtered, named) {
-        (Some(mut both), Some(other)) => {
-            both.iter_mut().zip(other).for_each(|(word, other)| *word &= other);
-            Some(both)
-        }
-        (one, other) => one.or(other),
-    };
     Sieve {
         need,
         held_too: query.held_too,
-        models,
+        models: rows_with_model(index, &query.filter.model, named),
         least_room,
         // A worker's sample is never newer than its hive's.
         oldest: index.oldest(now.checked_sub(query.max_age)),
@@ -176,26 +162,17 @@ impl Search<'_> {
     /// Those of which it is known since when they are idle.
     fn idle(&self, after: Option<&Cursor>, enough: usize) -> Vec<Found> {
         let mut found = Vec::new();
-        let mut from = after.and_then(|after| after.rank.idle_from()).unwrap_or(IdleFrom::FIRST);
-        let mut some = enough.max(AT_ONCE.0);
-        while found.len() < enough {
-            let LongestIdle { rows, through } = self.fleet.index().longest_idle(&self.sieve, from, some);
-            let seen_before = |seen: &Seen<'_>, rank: &Rank| {
-                after.is_some_and(|after| (rank, seen.hive(), seen.id()) <= (&after.rank, &after.hive, &after.id))
-            };
-            for (_, hive, place) in rows {
-                let one = self.fleet.visit(&self.moment, &hive, |hive| {
-                    let seen = hive.worker(place).filter(|seen| fits(seen, self.query))?;
-                    let rank = Rank::of(&seen, FindOrder::LongestIdle, self.fleet.started());
-                    // One that has become busy and idle again since is met among the later ones.
-                    let is_among = rank.idle_from().is_some_and(|idle| through.is_none_or(|through| idle <= through));
-                    (is_among && !seen_before(&seen, &rank)).then(|| self.found(&seen))
-                });
-                found.extend(one.flatten());
+        let from = after.and_then(|after| after.rank.idle_from()).unwrap_or(IdleFrom::FIRST);
+        self.fleet.visit_longest_idle(&self.moment, &self.sieve, from, enough, |seen| {
+            let rank = Rank::of(seen, FindOrder::LongestIdle, self.fleet.started());
+            let seen_before =
+                after.is_some_and(|after| (&rank, seen.hive(), seen.id()) <= (&after.rank, &after.hive, &after.id));
+            let takes = !seen_before && fits(seen, self.query);
+            if takes {
+                found.push(self.found(seen));
             }
-            let Some(through) = through else { break };
-            (from, some) = (through.next(), some.saturating_mul(2));
-        }
+            takes
+        });
         found.sort_unstable();
         found.truncate(enough);
         found
@@ -236,17 +213,8 @@ impl Search<'_> {
             self.fleet.visit(&self.moment, &only, |hive| look(hive, &Candidates::all(&only, hive.places())));
             return;
         }
-        let index = self.fleet.index();
-        let mut named = index.candidates(&self.sieve, first.map_or(Bound::Unbounded, Bound::Included), enough);
-        while let Some(last) = named.last().map(|last| Arc::clone(&last.hive)) {
-            for one in named.chunk_by(|a, b| Arc::ptr_eq(&a.hive, &b.hive)) {
-                let seen = self.fleet.visit(&self.moment, &one[0].hive, |hive| look(hive, one));
-                if seen == Some(false) {
-                    return;
-                }
-            }
-            named = index.candidates(&self.sieve, Bound::Excluded(&*last), enough);
-        }
+        let from = first.map_or(Bound::Unbounded, Bound::Included);
+        self.fleet.visit_named(&self.moment, &self.sieve, from, enough, look);
     }
 
     fn fitting<'b>(&self, hive: SeenHive<'b>, named: &[Candidates]) -> impl Iterator<Item = Seen<'b>> {

@@ -85,7 +85,7 @@ impl Reserving {
         let hives = self.hives_of(id).await?;
         let in_use = held.iter().filter(|(_, hold)| !hold.used_by.is_empty()).count();
         let (mut released, mut silent) = (0_u32, Vec::new());
-        for (hive, answer) in self.ways.release(hives, id, false).await {
+        for (hive, answer) in self.ways.release(hives.clone(), id, false).await {
             match answer {
                 Ok(count) => released = released.saturating_add(count),
                 Err(No::Silent(why)) => silent.push(format!("hive {hive}: {why}")),
@@ -98,7 +98,7 @@ impl Reserving {
             return Err(Refused::Unreachable(format!("a part of reservation {id} was not given back: {silent}")));
         }
         if in_use == 0 {
-            lock(&self.recent).released(Instant::now(), id);
+            lock(&self.recent).released(Instant::now(), id, &hives);
         }
         Ok(ReleaseResponse { released, in_use: u32::try_from(in_use).unwrap_or(u32::MAX) })
     }

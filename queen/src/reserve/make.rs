@@ -4,7 +4,7 @@
 use super::calls::No;
 use super::plan::assign;
 use super::rivals::Way;
-use super::survey::{Learned, Offer, Place, survey};
+use super::survey::{Candidate, Learned, Place, Survey};
 use super::wish::{Claim, Wish};
 use super::{Answered, Held, Refused, Reserving, lock};
 use common::HiveId;
@@ -96,9 +96,18 @@ impl Reserving {
         }
         let mut distinct: Vec<&Claim> = Vec::new();
         let kinds: Vec<usize> = wish.claims.iter().map(|claim| position_of(claim, &mut distinct)).collect();
-        let offers = survey(&self.fleet, now, &distinct, self.max_age, &overlay, learned);
-        let by_claim: Vec<&Offer> = kinds.iter().filter_map(|kind| offers.get(*kind)).collect();
-        let places = assign(&wish.claims, &by_claim).map_err(|at| nothing(at, &wish.claims, by_claim[at], learned))?;
+        let survey = Survey::new(&self.fleet, now, self.max_age, &overlay, learned);
+        let offers: Vec<Vec<Candidate>> = distinct.iter().map(|claim| survey.offer(claim, wish.claims.len())).collect();
+        let by_claim: Vec<&[Candidate]> = kinds.iter().filter_map(|kind| offers.get(*kind)).map(Vec::as_slice).collect();
+        let places = match assign(&wish.claims, &by_claim) {
+            Ok(places) => places,
+            Err(at) => {
+                // Others need not wait for the explanation.
+                drop(recent);
+                let told = survey.told(&wish.claims[at]);
+                return Err(nothing(at, &wish.claims, by_claim[at].len(), &told, learned));
+            }
+        };
         let plan = Plan { id: self.fresh_id(), parts: by_hive(&places), places };
         let bytes = |at: usize| if let Claim::Vram(claim) = &wish.claims[at] { claim.bytes } else { 0 };
         let asked = plan.parts.iter().map(|(hive, claims)| {
@@ -256,7 +265,7 @@ impl Reserving {
 
     /// Gives everything back. `confirmed`: it may live for long, so hives that do not answer are asked again later.
     pub(super) async fn abandon(&self, id: &str, hives: Vec<HiveId>, confirmed: bool) {
-        lock(&self.recent).released(Instant::now(), id);
+        lock(&self.recent).released(Instant::now(), id, &hives);
         for (hive, answer) in self.ways.release(hives, id, confirmed).await {
             if confirmed && matches!(answer, Err(No::Silent(_))) {
                 lock(&self.owed).add(Instant::now(), id, hive);
@@ -314,7 +323,7 @@ fn other(holds: &[Hold], id: &str) -> Option<String> {
 }
 
 /// Why a claim finds no place.
-fn nothing(at: usize, claims: &[Claim], offer: &Offer, learned: &Learned) -> Refused {
+fn nothing(at: usize, claims: &[Claim], fitting: usize, told: &str, learned: &Learned) -> Refused {
     let what = match &claims[at] {
         Claim::Worker(hive, id) => format!("worker {hive}/{id}"),
         Claim::AnyWorker(claim) if claim.model.is_empty() => "a worker".to_owned(),
@@ -322,10 +331,10 @@ fn nothing(at: usize, claims: &[Claim], offer: &Offer, learned: &Learned) -> Ref
         Claim::Vram(claim) => format!("{:.1} GiB of GPU memory", claim.bytes as f64 / f64::from(1 << 30)),
     };
     let which = if claims.len() > 1 { format!("claims[{at}]: ") } else { String::new() };
-    let there = match offer.candidates.len() {
+    let there = match fitting {
         0 => format!("nothing fits {what}"),
         count => format!("nothing is left for {what}, {count} that fit go to the other claims"),
     };
-    let sentence = format!("{which}{there}: {}", offer.told());
+    let sentence = format!("{which}{there}: {told}");
     if learned.silent.is_empty() { Refused::NothingFits(sentence) } else { Refused::Unreachable(sentence) }
 }

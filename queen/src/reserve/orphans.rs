@@ -84,7 +84,7 @@ impl Reserving {
     async fn ask_again(&self) {
         let owed = lock(&self.owed).take(Instant::now());
         for (since, id, hive) in owed {
-            lock(&self.recent).released(Instant::now(), &id);
+            lock(&self.recent).released(Instant::now(), &id, std::slice::from_ref(&hive));
             let answers = self.ways.release([hive.clone()], &id, true).await;
             if answers.iter().any(|(_, answer)| matches!(answer, Err(No::Silent(_)))) {
                 lock(&self.owed).add(since, &id, hive);

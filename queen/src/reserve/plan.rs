@@ -3,18 +3,18 @@
 //! Workers are matched exactly: where every claim can be served, it is. Memory is given to the largest claims first,
 //! which may miss a packing that exists.
 
-use super::survey::{Candidate, Offer, Place};
+use super::survey::{Candidate, Place};
 use super::wish::{Claim, VramClaim};
 use proto::Fit;
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 /// A place for each claim, in their order; or the claim for which there is none.
-pub fn assign(claims: &[Claim], offers: &[&Offer]) -> Result<Vec<Place>, usize> {
+pub fn assign(claims: &[Claim], offers: &[&[Candidate]]) -> Result<Vec<Place>, usize> {
     let mut given: Vec<Option<Place>> = vec![None; claims.len()];
     // Who has least choice comes first: others move more easily.
     let mut workers: Vec<usize> = (0..claims.len()).filter(|at| !matches!(claims[*at], Claim::Vram(_))).collect();
-    workers.sort_by_key(|at| offers[*at].candidates.len());
+    workers.sort_by_key(|at| offers[*at].len());
     let mut owners = HashMap::new();
     for at in workers {
         if !find_worker(at, offers, &mut owners, &mut HashSet::new()) {
@@ -33,7 +33,7 @@ pub fn assign(claims: &[Claim], offers: &[&Offer]) -> Result<Vec<Place>, usize> 
     largest.sort_by_key(|(_, claim)| Reverse(claim.bytes));
     let mut used: HashMap<&Place, u64> = HashMap::new();
     for (at, claim) in largest {
-        let place = find_gpu(claim, &offers[at].candidates, &used).ok_or(at)?;
+        let place = find_gpu(claim, offers[at], &used).ok_or(at)?;
         *used.entry(place).or_default() += claim.bytes;
         given[at] = Some(place.clone());
     }
@@ -43,12 +43,12 @@ pub fn assign(claims: &[Claim], offers: &[&Offer]) -> Result<Vec<Place>, usize> 
 /// Gives claim `at` a worker; a claim that has it moves to another one of its own where it can.
 fn find_worker<'a>(
     at: usize,
-    offers: &[&'a Offer],
+    offers: &[&'a [Candidate]],
     owners: &mut HashMap<&'a Place, usize>,
     tried: &mut HashSet<&'a Place>,
 ) -> bool {
     // The best that is free, before anybody is asked to move.
-    let places = || offers[at].candidates.iter().map(|candidate| &candidate.place);
+    let places = || offers[at].iter().map(|candidate| &candidate.place);
     if let Some(place) = places().find(|place| !owners.contains_key(place)) {
         owners.insert(place, at);
         return true;
@@ -105,11 +105,11 @@ mod tests {
         Claim::Vram(VramClaim { bytes: gib * GIB, headroom: 0, hive, labels, gpu_uuid, fit })
     }
 
-    fn offer(places: &[(Place, u64)]) -> Offer {
-        Offer::of(places.iter().map(|(place, gib)| (place.clone(), gib * GIB)).collect())
+    fn offer(places: &[(Place, u64)]) -> Vec<Candidate> {
+        places.iter().map(|(place, gib)| Candidate::of(place.clone(), gib * GIB)).collect()
     }
 
-    fn workers(names: &[&str]) -> Offer {
+    fn workers(names: &[&str]) -> Vec<Candidate> {
         offer(&names.iter().map(|name| (worker(name), 0)).collect::<Vec<_>>())
     }
 
@@ -117,13 +117,13 @@ mod tests {
     fn claims_for_workers_are_served_wherever_that_is_possible() {
         let claims = vec![any(); 3];
         let offers = [workers(&["1", "2"]), workers(&["1"]), workers(&["2", "3"])];
-        let given = assign(&claims, &offers.iter().collect::<Vec<_>>()).unwrap();
+        let given = assign(&claims, &offers.each_ref().map(Vec::as_slice)).unwrap();
         assert_eq!(given, ["2", "1", "3"].map(worker));
         let offers = [workers(&["1", "3"]), workers(&["2", "1"]), workers(&["1", "2"])];
-        let given = assign(&claims, &offers.iter().collect::<Vec<_>>()).unwrap();
+        let given = assign(&claims, &offers.each_ref().map(Vec::as_slice)).unwrap();
         assert_eq!(given, ["3", "2", "1"].map(worker), "the first moves so that the last finds one");
         let offers = [workers(&["1", "2"]), workers(&["1", "2"]), workers(&["1", "2"])];
-        assert!(assign(&claims, &offers.iter().collect::<Vec<_>>()).is_err(), "two workers for three");
+        assert!(assign(&claims, &offers.each_ref().map(Vec::as_slice)).is_err(), "two workers for three");
         let best = workers(&["9", "1"]);
         assert_eq!(assign(&claims[..1], &[&best]), Ok(vec![worker("9")]), "in the order of the offer");
     }

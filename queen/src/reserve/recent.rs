@@ -54,9 +54,16 @@ pub struct Overlay {
     pub vram: HashMap<Place, u64>,
     /// Reservations that are given back though records may still show them.
     pub released: HashSet<String>,
+    /// Hives of those.
+    pub(super) released_on: HashSet<HiveId>,
 }
 
 impl Overlay {
+    /// Hives on which memory is taken, or was given back, though no record says so.
+    pub fn hives(&self) -> HashSet<HiveId> {
+        self.vram.keys().map(Place::hive).chain(&self.released_on).cloned().collect()
+    }
+
     /// Memory of a GPU that is taken though no record says so, in bytes.
     pub fn taken_vram(&self, place: &Place) -> u64 {
         self.vram.get(place).copied().unwrap_or(0)
@@ -106,9 +113,12 @@ impl Recent {
     }
 
     /// Remembers that it is given back: records that still show it are old.
-    pub fn released(&mut self, now: Instant, id: &str) {
+    pub fn released(&mut self, now: Instant, id: &str, hives: &[HiveId]) {
         let entry = self.entry(now, id);
         (entry.stage, entry.since) = (Stage::Released, now);
+        let new = |hive: &&HiveId| entry.parts.iter().all(|part| part.hive != **hive);
+        let others: Vec<Part> = hives.iter().filter(new).map(|hive| Part::new(hive.clone(), Vec::new())).collect();
+        entry.parts.extend(others);
         self.ends.push_back((now, id.to_owned()));
     }
 
@@ -146,6 +156,7 @@ impl Recent {
         for (id, entry) in &self.entries {
             if entry.stage == Stage::Released {
                 overlay.released.insert(id.clone());
+                overlay.released_on.extend(entry.parts.iter().map(|part| part.hive.clone()));
                 continue;
             }
             for (place, bytes) in entry.parts.iter().filter(|part| !part.counted).flat_map(|part| &part.places) {

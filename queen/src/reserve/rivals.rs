@@ -1,11 +1,11 @@
 //! The same key elsewhere: reservations of other queens, or of this one before she was started again.
 
 use super::make::Plan;
-use super::survey::{could_serve, live};
+use super::survey::could_serve;
 use super::wish::{Claim, Wish};
 use super::{Held, Refused, Reserving, in_order, lock};
 use common::HiveId;
-use proto::{Hold, Reservation};
+use proto::{Freshness, Hold, Reservation};
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -64,21 +64,29 @@ impl Reserving {
         let is_rival = |hold: &Hold| hold.key == wish.key && hold.reservation != plan.id;
         let claims: Vec<&Claim> = wish.claims.iter().collect();
         let now = Instant::now();
-        let mut asked = live(&self.fleet, now);
-        if asked.len() > ASKED {
-            asked = could_serve(&self.fleet, now, &claims);
-        }
+        let mut asked = self.others(now, &claims, plan.parts.len());
         // The hives of the plan have been asked with the key: they would have answered with the other's holds.
         asked.retain(|hive| plan.parts.iter().all(|(own, _)| own != hive));
-        if asked.len() > ASKED {
-            asked.clear();
-        }
         asked.extend(self.known(is_rival).into_iter().map(|(hive, _)| hive));
         let mut rivals: BTreeMap<String, Vec<HiveId>> = BTreeMap::new();
         for (hive, hold) in self.fresh(asked, is_rival).await {
             rivals.entry(hold.reservation).or_default().push(hive);
         }
         rivals
+    }
+
+    /// All LIVE hives; in a large fleet those that could serve a claim, or none where those are too many. The plan's
+    /// `own` are among them.
+    fn others(&self, now: Instant, claims: &[&Claim], own: usize) -> HashSet<HiveId> {
+        let (_, live) = self.fleet.index().census(&self.fleet.moment(now));
+        if live > ASKED {
+            return could_serve(&self.fleet, now, claims, ASKED + own).unwrap_or_default();
+        }
+        let mut live = HashSet::new();
+        self.fleet.walk_hives(now, |hive, freshness| {
+            live.extend(HiveId::parse(&hive.id).ok().filter(|_| freshness == Freshness::Live));
+        });
+        live
     }
 
     /// What becomes of a reservation with the wish's key: it when it is renewed, `None` when it is gone.

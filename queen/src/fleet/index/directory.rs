@@ -3,7 +3,7 @@
 
 use super::block::{Heard, IdleFrom, ROWS, SEGMENT, Segment};
 use super::first::First;
-use super::sieve::Sieve;
+use super::sieve::{Near, Sieve};
 use common::HiveId;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -130,6 +130,16 @@ impl Directory {
             }
         }
         candidates
+    }
+
+    pub fn near(&self, kind: Near, models: Option<&[u64]>, blocks: usize) -> Vec<Candidates> {
+        let some = self.tenants.iter().enumerate().filter_map(|(block, tenant)| {
+            let tenant = tenant.as_ref()?;
+            let fits = models.map_or(u64::MAX, |models| models.get(block).copied().unwrap_or(0));
+            let word = kind.word(&self.segments[block / SEGMENT], block) & fits;
+            (word != 0).then(|| Candidates { hive: Arc::clone(&tenant.hive), first: tenant.first, word })
+        });
+        some.take(blocks).collect()
     }
 
     pub fn longest_idle(&self, sieve: &Sieve, from: IdleFrom, some: usize) -> LongestIdle {

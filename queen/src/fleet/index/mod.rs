@@ -19,7 +19,7 @@ pub use block::{Flags, IdleFrom};
 pub use directory::{Candidates, LongestIdle};
 pub use rooms::GpuKey;
 pub use seat::Seat;
-pub use sieve::{Need, Sieve};
+pub use sieve::{Near, Need, Sieve};
 
 pub(crate) use block::{is_idle, is_unused};
 
@@ -66,6 +66,12 @@ impl Index {
     /// whoever has been for as long as the last of them.
     pub fn longest_idle(&self, sieve: &Sieve, from: IdleFrom, some: usize) -> LongestIdle {
         self.directory().longest_idle(sieve, from, some)
+    }
+
+    /// Workers of one kind, of those whose model fits if that is asked for, in no order: those in the first `blocks` blocks
+    /// of rows that have any.
+    pub fn near(&self, kind: Near, models: Option<&[u64]>, blocks: usize) -> Vec<Candidates> {
+        self.directory().near(kind, models, blocks)
     }
 
     /// A point in time as idleness is kept here.

@@ -13,6 +13,28 @@ pub enum Need {
     Unused,
 }
 
+/// Who does not pass, in three kinds that together are everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Near {
+    /// Ready and held.
+    Held,
+    /// Ready and not held.
+    Free,
+    /// Not ready; also rows without a worker.
+    Unready,
+}
+
+impl Near {
+    /// The rows of a block that are of this kind.
+    pub fn word(self, segment: &Segment, block: usize) -> u64 {
+        match self {
+            Self::Held => segment.ready(block) & segment.held(block),
+            Self::Free => segment.ready(block) & !segment.held(block),
+            Self::Unready => !segment.ready(block),
+        }
+    }
+}
+
 /// The conditions. All that pass still have to be looked at; none that does not pass can fit.
 #[derive(Debug, Clone)]
 pub struct Sieve {
