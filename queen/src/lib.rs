@@ -11,7 +11,7 @@ mod metrics;
 mod page;
 pub mod placement;
 mod queen;
-mod reserve;
+pub mod reserve;
 mod rpc;
 mod server;
 mod services;

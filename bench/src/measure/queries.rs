@@ -1,7 +1,7 @@
 //! What a question costs over 100,000 workers: the document's way and ours, in turn. CPU time of this thread.
 
 use crate::Pace;
-use crate::queries::{Document, Ours, beings};
+use crate::queries::{Document, Ours, Reservations, beings};
 use crate::table::{Table, median};
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -10,7 +10,13 @@ use std::time::Duration;
 const CLONED: &str = "the document's map, all cloned, then chosen";
 const SCANNED: &str = "a scan of the document's map, nothing cloned";
 
+/// On a thread of its own, whose clock counts nothing else and which may have a runtime.
 pub fn run(pace: Pace, table: &mut Table) {
+    let measured = std::thread::scope(|scope| scope.spawn(|| measure(pace, table)).join());
+    measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+fn measure(pace: Pace, table: &mut Table) {
     eprintln!("queries: CPU µs per question");
     let beings = beings();
     let (document, ours) = (Document::new(&beings), Ours::new(&beings));
@@ -35,7 +41,19 @@ pub fn run(pace: Pace, table: &mut Table) {
     let target = (SCANNED, Some(1.0 / 40.0));
     compare("the GPU that fits best, answered", scan, target, clock.micros(200, || ours.best_fit()));
     compare("the first GPU that fits, answered", scan, (SCANNED, None), clock.micros(200, || ours.first_fit()));
+    let reservations = Reservations::new(ours.fleet());
+    let mut turn = 0;
+    let mut keyed = || {
+        turn += 1;
+        reservations.idle_with("model-7", &format!("job-{turn}"));
+    };
     for (what, cost) in [
+        (
+            "an idle one with a model reserved and given back",
+            clock.micros(50, || reservations.idle_with("model-7", "")),
+        ),
+        ("the same with a key", clock.micros(50, &mut keyed)),
+        ("a reservation refused, and why", clock.micros(50, || reservations.in_vain())),
         ("coverage of an answer", clock.micros(50, || ours.coverage())),
         ("a worker becomes idle or busy", clock.micros(20_000, || ours.flip())),
         ("a frame in which no bit changes", clock.micros(20_000, || ours.no_news())),

@@ -2,9 +2,11 @@
 
 mod document;
 mod ours;
+mod reserving;
 
 pub use document::Document;
 pub use ours::Ours;
+pub use reserving::Reservations;
 
 use cli::simulate::Random;
 

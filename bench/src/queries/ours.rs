@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const GIB: u64 = 1 << 30;
+/// Nobody is told of anything again, and nobody is to be doubted for that.
+const FRESH: Duration = Duration::from_secs(3_600);
 /// When all were sampled, in seconds since 1970.
 const SAMPLED: i64 = 1_760_000_000;
 /// The longest that one has been idle, in milliseconds.
@@ -23,7 +25,7 @@ const LONGEST: usize = 3_600_000;
 
 /// A fleet that was just heard from, and the seat of one hive more, whose changes are measured.
 pub struct Ours {
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
     now: Instant,
     seat: RefCell<Seat>,
     record: RefCell<Hive>,
@@ -33,7 +35,8 @@ pub struct Ours {
 impl Ours {
     pub fn new(beings: &[Being]) -> Self {
         let now = Instant::now();
-        let fleet = Fleet::new(&Config::default(), "bench".to_owned(), now);
+        let config = Config { stale: FRESH, lost: FRESH * 2, remove: FRESH * 3, ..Config::default() };
+        let fleet = Arc::new(Fleet::new(&config, "bench".to_owned(), now));
         for hive in beings.chunks(WORKERS) {
             let record = record(hive);
             let id = record.id.clone();
@@ -51,6 +54,11 @@ impl Ours {
         let spec = Arc::new(Spec::of(&WorkerSpec { model: Some("model-7".into()), ..WorkerSpec::default() }));
         seat.set_spec(fleet.index(), 3, &spec);
         Self { fleet, now, seat: RefCell::new(seat), record, turn: RefCell::new(0) }
+    }
+
+    /// What everybody was told to.
+    pub fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&self.fleet)
     }
 
     pub fn idle_rows(&self) -> Vec<u32> {

@@ -1,8 +1,8 @@
 //! Looks at those whom the index names, in an order, until there are enough.
 
+use super::Fleet;
 use super::index::{Candidates, IdleFrom, LongestIdle, Sieve};
 use super::view::{Moment, Seen, SeenHive};
-use super::Fleet;
 use common::HiveId;
 use std::ops::Bound;
 use std::sync::Arc;

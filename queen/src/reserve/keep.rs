@@ -2,6 +2,7 @@
 
 use super::calls::No;
 use super::{Held, Refused, Reserving, in_order, lock};
+use crate::fleet::index::Among;
 use common::HiveId;
 use proto::{Freshness, Hold, ReleaseResponse, Reservation};
 use std::collections::BTreeMap;
@@ -16,22 +17,30 @@ const LOOK: Duration = Duration::from_millis(250);
 impl Reserving {
     /// Holds that records show, or that were answered and no record shows yet; those given back are left out. By hive
     /// and part.
-    pub(super) fn known(&self, wanted: impl Fn(&Hold) -> bool) -> Vec<Held> {
+    pub(super) fn known(&self, among: Among<'_>, wanted: impl Fn(&Hold) -> bool) -> Vec<Held> {
         let now = Instant::now();
         let mut recent = lock(&self.recent);
         recent.refresh(&self.fleet, now);
+        let is_meant = |hold: &Hold| {
+            let named = match among {
+                Among::Reservation(id) => hold.reservation == id,
+                Among::Key(key) => hold.key == key,
+                Among::All => true,
+            };
+            named && wanted(hold)
+        };
         let mut held: Vec<Held> = Vec::new();
-        self.fleet.walk_hives(now, |hive, freshness| {
-            // A tentative hold does not outlive its hive's silence.
-            let ended = |hold: &Hold| hold.tentative && freshness == Freshness::Lost;
-            let lasting = |hold: &&Hold| wanted(hold) && !ended(hold) && !recent.is_released(&hold.reservation);
-            let lasting = hive.holds.iter().filter(lasting);
-            let Ok(id) = HiveId::parse(&hive.id) else { return };
-            held.extend(lasting.map(|hold| (id.clone(), hold.clone())));
-        });
+        for id in self.fleet.index().holders(among) {
+            self.fleet.look_at(now, &id, |hive, freshness| {
+                // A tentative hold does not outlive its hive's silence.
+                let ended = |hold: &Hold| hold.tentative && freshness == Freshness::Lost;
+                let lasting = |hold: &&Hold| is_meant(hold) && !ended(hold) && !recent.is_released(&hold.reservation);
+                held.extend(hive.holds.iter().filter(lasting).map(|hold| (id.as_ref().clone(), hold.clone())));
+            });
+        }
         for (id, hive, holds) in recent.unseen() {
             held.retain(|(on, hold)| !(on == hive && hold.reservation == id));
-            held.extend(holds.iter().filter(|hold| wanted(hold)).map(|hold| (hive.clone(), hold.clone())));
+            held.extend(holds.iter().filter(|hold| is_meant(hold)).map(|hold| (hive.clone(), hold.clone())));
         }
         in_order(&mut held);
         held
@@ -81,7 +90,7 @@ impl Reserving {
     /// # Errors
     /// [`Refused::Unreachable`] when a hive cannot be asked, or the queen may not know it yet.
     pub async fn release(&self, id: &str) -> Result<ReleaseResponse, Refused> {
-        let held = self.known(|hold| hold.reservation == id);
+        let held = self.known(Among::Reservation(id), |_| true);
         let hives = self.hives_of(id).await?;
         let in_use = held.iter().filter(|(_, hold)| !hold.used_by.is_empty()).count();
         let (mut released, mut silent) = (0_u32, Vec::new());
@@ -108,7 +117,7 @@ impl Reserving {
     async fn hives_of(&self, id: &str) -> Result<Vec<HiveId>, Refused> {
         let begun = Instant::now();
         loop {
-            let parts = self.known(|hold| hold.reservation == id);
+            let parts = self.known(Among::Reservation(id), |_| true);
             let mut hives: Vec<HiveId> = parts.into_iter().map(|(hive, _)| hive).collect();
             // Who has just answered for a part is asked what has become of it.
             hives.extend(lock(&self.recent).hives(id).cloned());
@@ -133,7 +142,7 @@ impl Reserving {
     /// All reservations after `after`, in the order of their ids; those whose caller has not been answered are left out.
     pub fn list(&self, after: &str) -> Vec<Reservation> {
         let mut by_id: BTreeMap<String, Vec<Held>> = BTreeMap::new();
-        for (hive, hold) in self.known(|hold| hold.reservation.as_str() > after) {
+        for (hive, hold) in self.known(Among::All, |hold| hold.reservation.as_str() > after) {
             by_id.entry(hold.reservation.clone()).or_default().push((hive, hold));
         }
         by_id.retain(|_, held| held.iter().all(|(_, hold)| !hold.tentative));

@@ -98,7 +98,8 @@ impl Reserving {
         let kinds: Vec<usize> = wish.claims.iter().map(|claim| position_of(claim, &mut distinct)).collect();
         let survey = Survey::new(&self.fleet, now, self.max_age, &overlay, learned);
         let offers: Vec<Vec<Candidate>> = distinct.iter().map(|claim| survey.offer(claim, wish.claims.len())).collect();
-        let by_claim: Vec<&[Candidate]> = kinds.iter().filter_map(|kind| offers.get(*kind)).map(Vec::as_slice).collect();
+        let by_claim: Vec<&[Candidate]> =
+            kinds.iter().filter_map(|kind| offers.get(*kind)).map(Vec::as_slice).collect();
         let places = match assign(&wish.claims, &by_claim) {
             Ok(places) => places,
             Err(at) => {

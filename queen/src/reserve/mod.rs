@@ -41,6 +41,7 @@ mod survey;
 mod tests;
 mod wish;
 
+pub use crate::tunnel::NoTunnel;
 pub use calls::Ways;
 pub use wish::{Wish, parse_ttl};
 

@@ -8,7 +8,9 @@
 use super::calls::No;
 use super::recent::REMEMBERED;
 use super::{Reserving, lock};
+use crate::fleet::index::Among;
 use common::HiveId;
+use proto::Hold;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +65,8 @@ impl Reserving {
     /// Reservations that are confirmed in part and were aborted elsewhere, and where parts are.
     pub(super) fn halves(&self) -> BTreeMap<String, Vec<HiveId>> {
         let mut parts: BTreeMap<String, Vec<HiveId>> = BTreeMap::new();
-        for (hive, hold) in self.known(|hold| hold.reservation_size > 1 && !hold.tentative && hold.used_by.is_empty()) {
+        let confirmed = |hold: &Hold| hold.reservation_size > 1 && !hold.tentative && hold.used_by.is_empty();
+        for (hive, hold) in self.known(Among::All, confirmed) {
             parts.entry(hold.reservation).or_default().push(hive);
         }
         let mut halves = BTreeMap::new();

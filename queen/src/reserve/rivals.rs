@@ -4,6 +4,7 @@ use super::make::Plan;
 use super::survey::could_serve;
 use super::wish::{Claim, Wish};
 use super::{Held, Refused, Reserving, in_order, lock};
+use crate::fleet::index::Among;
 use common::HiveId;
 use proto::{Freshness, Hold, Reservation};
 use std::collections::{BTreeMap, HashSet};
@@ -30,7 +31,7 @@ pub enum Way {
 impl Reserving {
     /// The reservation with the wish's key, when there is one.
     pub(super) async fn answered_before(&self, wish: &Wish, deadline: Instant) -> Result<Option<Reservation>, Refused> {
-        let known = self.known(|hold| hold.key == wish.key);
+        let known = self.known(Among::Key(&wish.key), |_| true);
         let Some(id) = known.iter().map(|(_, hold)| hold.reservation.clone()).min() else { return Ok(None) };
         self.outcome(&id, Vec::new(), wish, deadline).await
     }
@@ -62,14 +63,15 @@ impl Reserving {
     /// those that could have served the wish, and those whose records show the key.
     async fn rivals(&self, plan: &Plan, wish: &Wish) -> BTreeMap<String, Vec<HiveId>> {
         let is_rival = |hold: &Hold| hold.key == wish.key && hold.reservation != plan.id;
+        let key = Among::Key(&wish.key);
         let claims: Vec<&Claim> = wish.claims.iter().collect();
         let now = Instant::now();
         let mut asked = self.others(now, &claims, plan.parts.len());
         // The hives of the plan have been asked with the key: they would have answered with the other's holds.
         asked.retain(|hive| plan.parts.iter().all(|(own, _)| own != hive));
-        asked.extend(self.known(is_rival).into_iter().map(|(hive, _)| hive));
+        asked.extend(self.known(key, is_rival).into_iter().map(|(hive, _)| hive));
         let mut rivals: BTreeMap<String, Vec<HiveId>> = BTreeMap::new();
-        for (hive, hold) in self.fresh(asked, is_rival).await {
+        for (hive, hold) in self.fresh(asked, key, is_rival).await {
             rivals.entry(hold.reservation).or_default().push(hive);
         }
         rivals
@@ -99,8 +101,9 @@ impl Reserving {
     ) -> Result<Option<Reservation>, Refused> {
         let begun = Instant::now();
         loop {
-            hives.extend(self.known(|hold| hold.reservation == id).into_iter().map(|(hive, _)| hive));
-            let held = self.fresh(hives.drain(..).collect(), |hold| hold.reservation == id).await;
+            hives.extend(self.known(Among::Reservation(id), |_| true).into_iter().map(|(hive, _)| hive));
+            let own = |hold: &Hold| hold.reservation == id;
+            let held = self.fresh(hives.drain(..).collect(), Among::Reservation(id), own).await;
             if held.is_empty() {
                 return Ok(None);
             }
@@ -128,8 +131,8 @@ impl Reserving {
     }
 
     /// Holds as these hives list them just now; of hives that do not answer, and of all others, as records say.
-    async fn fresh(&self, hives: HashSet<HiveId>, wanted: impl Fn(&Hold) -> bool) -> Vec<Held> {
-        let mut held = self.known(&wanted);
+    async fn fresh(&self, hives: HashSet<HiveId>, among: Among<'_>, wanted: impl Fn(&Hold) -> bool) -> Vec<Held> {
+        let mut held = self.known(among, &wanted);
         if hives.is_empty() {
             return held;
         }

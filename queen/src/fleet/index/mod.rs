@@ -4,12 +4,13 @@
 //!
 //! Locks. A block of 64 rows belongs to one hive, so its words have one writer at a time, whoever holds that hive's
 //! lock, and are stored without any other. The directory's lock is written when hives come and go or grow, the models'
-//! when a worker changes its model, the rooms' when free memory of a GPU changes. Writers hold their hive's lock and
+//! when a worker changes its model, the rooms' when free memory of a GPU changes, the holders' when a hive's holds do. Writers hold their hive's lock and
 //! take one of these inside it, one at a time; readers hold no hive's lock.
 
 mod block;
 mod directory;
 mod first;
+mod holders;
 mod models;
 mod rooms;
 mod seat;
@@ -17,6 +18,7 @@ mod sieve;
 
 pub use block::{Flags, IdleFrom};
 pub use directory::{Candidates, LongestIdle};
+pub use holders::Among;
 pub use rooms::GpuKey;
 pub use seat::Seat;
 pub use sieve::{Near, Need, Sieve};
@@ -27,9 +29,11 @@ use super::Moment;
 use block::Heard;
 use common::HiveId;
 use directory::Directory;
+use holders::Holders;
 use models::Models;
 use proto::Freshness;
 use rooms::Rooms;
+use std::hash::RandomState;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -44,11 +48,15 @@ pub struct Index {
     directory: RwLock<Directory>,
     models: RwLock<Models>,
     rooms: RwLock<Rooms>,
+    holders: RwLock<Holders>,
+    /// Of the names of holds.
+    seed: RandomState,
 }
 
 impl Index {
     pub(super) fn new(started: Instant) -> Self {
-        Self { started, directory: RwLock::default(), models: RwLock::default(), rooms: RwLock::default() }
+        let (directory, models, rooms) = (RwLock::default(), RwLock::default(), RwLock::default());
+        Self { started, directory, models, rooms, holders: RwLock::default(), seed: RandomState::new() }
     }
 
     /// The rows of all workers that pass, in no order. A row is a worker's for as long as it is known.
@@ -105,6 +113,11 @@ impl Index {
         self.models.read().unwrap_or_else(PoisonError::into_inner).words_of(blocks, name)
     }
 
+    /// Hives that may have such holds, in no order.
+    pub fn holders(&self, among: Among<'_>) -> Vec<Arc<HiveId>> {
+        self.holders.read().unwrap_or_else(PoisonError::into_inner).hives(&self.seed, among)
+    }
+
     /// How many hives are known, and how many of them are LIVE.
     pub fn census(&self, moment: &Moment) -> (usize, usize) {
         // Nearly all were heard lately, which one comparison tells; pauses of the queen are looked at for the others.
@@ -131,6 +144,10 @@ impl Index {
 
     fn models_mut(&self) -> RwLockWriteGuard<'_, Models> {
         self.models.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holders_mut(&self) -> RwLockWriteGuard<'_, Holders> {
+        self.holders.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms> {

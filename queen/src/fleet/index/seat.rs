@@ -1,8 +1,8 @@
 //! A hive's own end of the index: what of it has been told there, so that only what changes is written.
 
-use super::Index;
 use super::block::{Flags, Heard, IdleFrom, ROWS, Segment, Words};
 use super::rooms::GpuKey;
+use super::{Index, holders};
 use crate::fleet::{Spec, room};
 use common::{HiveId, WorkerId};
 use std::collections::HashMap;
@@ -30,6 +30,8 @@ pub struct Seat {
     rooms: Vec<Option<u64>>,
     /// The place in the hive's record of the hold on each worker that is held.
     held: HashMap<WorkerId, usize>,
+    /// By what its holds can be looked for.
+    names: Vec<u64>,
 }
 
 impl Seat {
@@ -57,9 +59,10 @@ impl Seat {
     /// The hive's record was told anew. Answers whether other workers are held than before.
     pub fn retell(&mut self, index: &Index, record: &proto::Hive) -> bool {
         self.retell_rooms(index, record);
-        if self.held.is_empty() && record.holds.is_empty() {
+        if self.names.is_empty() && record.holds.is_empty() {
             return false;
         }
+        self.retell_holders(index, &record.holds);
         let mut held = HashMap::new();
         for (at, hold) in record.holds.iter().enumerate() {
             if let Ok((None, id)) = WorkerId::parse(&hold.worker) {
@@ -69,6 +72,15 @@ impl Seat {
         let other = held.len() != self.held.len() || held.keys().any(|id| !self.held.contains_key(id));
         self.held = held;
         other
+    }
+
+    fn retell_holders(&mut self, index: &Index, holds: &[proto::Hold]) {
+        let Some(hive) = &self.hive else { return };
+        let names = holders::names(&index.seed, holds);
+        if names != self.names {
+            index.holders_mut().put(hive, &self.names, &names);
+            self.names = names;
+        }
     }
 
     fn retell_rooms(&mut self, index: &Index, record: &proto::Hive) {
@@ -161,6 +173,7 @@ impl Seat {
         }
         self.forget_left(index);
         self.retell_rooms(index, &proto::Hive::default());
+        self.retell_holders(index, &[]);
         self.publish(index, index.started, true);
         index.directory_mut().give_back(self.blocks.iter().map(|block| block.number));
         *self = Self::default();

@@ -154,8 +154,10 @@ impl<'a> World<'a> {
             Step::Record(at, cards, held, status, driver) => {
                 let record = &mut self.records[at];
                 record.gpus = (0..).zip(cards).map(|(position, card)| gpu(position, card)).collect();
-                record.holds =
-                    held.iter().map(|slot| Hold { reservation: "r1".into(), worker: format!("llm/{slot}"), ..Hold::default() }).collect();
+                record.holds = held
+                    .iter()
+                    .map(|slot| Hold { reservation: "r1".into(), worker: format!("llm/{slot}"), ..Hold::default() })
+                    .collect();
                 (record.operational_status, record.gpu_sample_state) = (status.into(), driver.into());
                 let record = record.clone();
                 self.send(at, Frame::Batch(Batch::default()), Some(record));

@@ -65,7 +65,12 @@ impl Survey<'_> {
     }
 
     /// Every GPU of a hive that the claim means.
-    pub(super) fn gpus_on(&self, hive: &SeenHive<'_>, claim: &VramClaim, mut take: impl FnMut(Result<Candidate, Miss>)) {
+    pub(super) fn gpus_on(
+        &self,
+        hive: &SeenHive<'_>,
+        claim: &VramClaim,
+        mut take: impl FnMut(Result<Candidate, Miss>),
+    ) {
         for at in 0..hive.record().gpus.len() {
             self.gpu(hive, at, claim).into_iter().for_each(&mut take);
         }

@@ -105,13 +105,7 @@ pub struct Survey<'a> {
 
 impl<'a> Survey<'a> {
     /// Workers that were sampled longer ago than `max_age` are left out unless a claim says otherwise.
-    pub fn new(
-        fleet: &'a Fleet,
-        now: Instant,
-        max_age: Duration,
-        overlay: &'a Overlay,
-        learned: &'a Learned,
-    ) -> Self {
+    pub fn new(fleet: &'a Fleet, now: Instant, max_age: Duration, overlay: &'a Overlay, learned: &'a Learned) -> Self {
         Self { fleet, moment: fleet.moment(now), now, max_age, overlay, learned }
     }
 

@@ -39,14 +39,8 @@ fn workers() -> Vec<WorkerClaim> {
 }
 
 fn memory() -> Vec<VramClaim> {
-    let on = |bytes, fit| VramClaim {
-        bytes,
-        headroom: 1,
-        hive: None,
-        labels: HashMap::new(),
-        gpu_uuid: String::new(),
-        fit,
-    };
+    let on =
+        |bytes, fit| VramClaim { bytes, headroom: 1, hive: None, labels: HashMap::new(), gpu_uuid: String::new(), fit };
     vec![
         on(3, Fit::Best),
         on(4, Fit::MostFree),
@@ -137,7 +131,8 @@ fn the_index_offers_what_a_walk_offers() {
             let (mut known, mut named) = (0, 0);
             fleet.walk(world.now, None, |_| known += 1);
             for some in rows {
-                let there = |hive: crate::fleet::SeenHive<'_>| some.places().filter(|at| hive.worker(*at).is_some()).count();
+                let there =
+                    |hive: crate::fleet::SeenHive<'_>| some.places().filter(|at| hive.worker(*at).is_some()).count();
                 named += fleet.visit(&fleet.moment(world.now), &some.hive, there).unwrap_or(0);
             }
             assert_eq!(named, known, "everybody is of one kind");
