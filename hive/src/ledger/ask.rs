@@ -52,6 +52,8 @@ pub enum Wish {
         /// What must stay free beside it.
         headroom: u64,
     },
+    /// Nothing but that the key is in use.
+    Key,
 }
 
 impl Ask {
@@ -68,9 +70,17 @@ impl Ask {
         if count > WISHES_MAX {
             return Err(Refusal::TooManyWishes(count));
         }
-        let wishes = request.wishes.into_iter().map(wish).collect::<Result<_, _>>()?;
+        let wishes: Vec<Wish> = request.wishes.into_iter().map(wish).collect::<Result<_, _>>()?;
+        if wishes.contains(&Wish::Key) && (wishes.len() > 1 || request.key.is_empty()) {
+            return Err(field("wishes", "to hold a key, name it, and wish for nothing else"));
+        }
         let (wish, size) = (request.wish, request.reservation_size);
         Ok(Self { reservation, wishes, ttl, holder: request.holder, key: request.key, wish, size })
+    }
+
+    /// Whether it asks for nothing but that its key is in use.
+    pub fn is_key(&self) -> bool {
+        self.wishes == [Wish::Key]
     }
 
     /// Whether it asks for memory of a GPU.
@@ -109,6 +119,7 @@ fn wish(wish: proto::HoldWish) -> Result<Wish, Refusal> {
         Some(What::Vram(vram)) => {
             Ok(Wish::Vram { bytes: vram.bytes, gpu: vram.gpu_uuid, headroom: vram.headroom_bytes })
         }
+        Some(What::Key(_)) => Ok(Wish::Key),
         None => Err(field("wishes", "each one names a worker or an amount of GPU memory")),
     }
 }
@@ -169,6 +180,7 @@ mod tests {
             (proto::HoldRequest { reservation: String::new(), ..good.clone() }, "reservation: use 1 to 64"),
             (proto::HoldRequest { reservation: long(RESERVATION_MAX + 1), ..good.clone() }, "reservation: use 1 to 64"),
             (proto::HoldRequest { reservation: "a b".to_owned(), ..good.clone() }, "without a blank"),
+            (request(Some(What::Key(proto::KeyWish {}))), "to hold a key, name it"),
             (proto::HoldRequest { key: long(KEY_MAX + 1), ..good.clone() }, "key: use at most 128"),
             (proto::HoldRequest { holder: long(HOLDER_MAX + 1), ..good.clone() }, "holder: use at most 200"),
             (proto::HoldRequest { holder: "a\nb".to_owned(), ..good.clone() }, "in one line"),

@@ -144,6 +144,7 @@ impl Ledger {
                     promises.push(Promise { uuid: gpu.clone(), asked: *bytes, used: 0, held: true });
                     Thing::Vram { gpu, bytes: *bytes }
                 }
+                Wish::Key => Thing::Key,
             };
             let token = self.last_token + 1 + u64::from(part);
             change.set.push(grant(token, part, thing, now, ask));
@@ -291,7 +292,8 @@ fn grant(token: u64, part: u32, thing: Thing, now: Now, ask: &Ask) -> Grant {
         holder: ask.holder.clone(),
         key: ask.key.clone(),
         wish: ask.wish,
-        size: ask.size,
+        // A key ends unconfirmed every time: nothing follows from that.
+        size: if ask.is_key() { 0 } else { ask.size },
         tentative: true,
         used: None,
     }

@@ -46,6 +46,8 @@ pub enum Thing {
         /// How much.
         bytes: u64,
     },
+    /// Nothing but that its key is in use.
+    Key,
 }
 
 /// That a worker uses a grant.
@@ -97,7 +99,7 @@ impl Grant {
     pub fn vram(&self) -> Option<(&str, u64)> {
         match &self.thing {
             Thing::Vram { gpu, bytes } => Some((gpu, *bytes)),
-            Thing::Worker(_) => None,
+            Thing::Worker(_) | Thing::Key => None,
         }
     }
 }

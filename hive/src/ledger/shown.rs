@@ -41,6 +41,7 @@ fn hold(grant: &Grant) -> proto::Hold {
     let (worker, gpu_uuid, vram_bytes) = match &grant.thing {
         Thing::Worker(worker) => (worker.clone(), String::new(), 0),
         Thing::Vram { gpu, bytes } => (String::new(), gpu.clone(), *bytes),
+        Thing::Key => <_>::default(),
     };
     let end = UNIX_EPOCH.checked_add(Duration::from_nanos(grant.until_unix));
     proto::Hold {

@@ -8,6 +8,7 @@ use crate::ledger::Refusal;
 use crate::worker::Life;
 use crate::worker::vram::NoRoom;
 use proto::grant_service_server::{GrantService, GrantServiceServer};
+use proto::hold_wish::What;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -49,11 +50,13 @@ impl Grants {
 #[tonic::async_trait]
 impl GrantService for Grants {
     async fn hold(&self, request: Request<proto::HoldRequest>) -> Result<Response<proto::HoldResponse>, Status> {
-        if (self.draining)() {
+        let request = request.into_inner();
+        let is_key = |wish: &proto::HoldWish| matches!(wish.what, Some(What::Key(_)));
+        if (self.draining)() && !request.wishes.iter().all(is_key) {
             return Err(status(&Refusal::Draining));
         }
         let _turn = self.turn()?;
-        let holds = self.life.hold(request.into_inner()).await.map_err(|refusal| status(&refusal))?;
+        let holds = self.life.hold(request).await.map_err(|refusal| status(&refusal))?;
         Ok(Response::new(proto::HoldResponse { holds }))
     }
 

@@ -72,6 +72,11 @@ impl Ways {
         Self(Arc::new(open))
     }
 
+    /// Whether a hive can be called at all.
+    pub fn leads_to(&self, hive: &HiveId) -> bool {
+        (self.0)(hive).is_ok()
+    }
+
     /// Asks each hive for its holds; answers in any order.
     pub async fn hold(&self, requests: Vec<(HiveId, HoldRequest)>) -> Vec<(HiveId, Result<Vec<Hold>, No>)> {
         let ask = |mut client: GrantServiceClient<Channel>, request| async move {

@@ -106,6 +106,9 @@ impl Reserving {
             let silent = silent.join("; ");
             return Err(Refused::Unreachable(format!("a part of reservation {id} was not given back: {silent}")));
         }
+        // Its key is free with it.
+        let key = held.first().map(|(_, hold)| hold.key.as_str()).unwrap_or_default();
+        self.ways.release(self.witnesses(key), id, false).await;
         if in_use == 0 {
             lock(&self.recent).released(Instant::now(), id, &hives);
         }

@@ -199,6 +199,15 @@ impl Reserving {
         Ok(self.confirm(plan, wish, learned).await)
     }
 
+    /// Everybody who may have something of a plan: its hives, and the witnesses of its key.
+    pub(super) fn everywhere(&self, plan: &Plan, wish: &Wish) -> Vec<HiveId> {
+        let mut hives = plan.hives();
+        hives.extend(self.witnesses(&wish.key));
+        hives.sort_unstable();
+        hives.dedup();
+        hives
+    }
+
     /// The second step: `None` when it failed and all was given back.
     async fn confirm(&self, plan: &Plan, wish: &Wish, learned: &mut Learned) -> Option<Answered> {
         let answers = self.ways.renew(plan.hives(), &plan.id, wish.ttl, true).await;
@@ -220,7 +229,7 @@ impl Reserving {
             }
         }
         let Some(held) = by_claim.into_iter().collect::<Option<Vec<Held>>>() else {
-            self.abandon(&plan.id, plan.hives(), true).await;
+            self.abandon(&plan.id, self.everywhere(plan, wish), true).await;
             return None;
         };
         lock(&self.recent).answered(Instant::now(), &plan.id, &parts);

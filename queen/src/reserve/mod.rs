@@ -14,9 +14,10 @@
 //! - Two queens, the same hive: the second gets the holds of the first from the hive. It does not take them over, since
 //!   the first may yet give them back; it waits until they are renewed (and answers them) or gone (and goes on).
 //! - Two queens, different hives: after its own holds are granted and before it renews them, each asks the other hives
-//!   (in a large fleet those that could have served the wish) for holds with its key ([`rivals`]). Whoever was granted
-//!   later sees the earlier one, so at least one of the two sees the other. Of two that hold, the greater id gives way; the lesser waits until the
-//!   other has given way, or finds it renewed, gives way itself and answers that one.
+//!   for holds with its key ([`rivals`]); in a large fleet it has its key held by three of them, the same at every queen
+//!   ([`witnesses`]). Whoever was granted later sees the earlier one, so at least one of the two sees the other. Of two
+//!   that hold, the greater id gives way; the lesser waits until the other has given way, or finds it renewed, gives way
+//!   itself and answers that one.
 //! - The queen dies between hold and renewal: nothing was answered, and all is gone within 5 s. A retry elsewhere waits
 //!   for that, or is told to come back. Between renewal and answer: a retry finds the reservation and is answered it.
 //!   Between two renewals: the part that was not renewed ends within 5 s, and its hive says so in its record from then
@@ -25,9 +26,9 @@
 //! - A queen that has just started does not know all holds: with a key, and for an id that she does not know, she
 //!   answers UNAVAILABLE for a moment, unless the hives that are named are here.
 //!
-//! What remains: where more than [`rivals::ASKED`] hives could serve a wish, or one of them cannot be called, the
-//! records decide, and two queens that are asked with one key within the time that a record takes may both answer; in
-//! a fleet with more hives than that, also when the two are asked for different things.
+//! What remains: in a fleet of at most [`rivals::ASKED`] hives, one that cannot be called is not asked, and its record
+//! decides; in a larger one, two queens of which each cannot reach another of the three witnesses, while they differ in
+//! which hives are LIVE, may both answer.
 
 mod calls;
 mod keep;
@@ -40,6 +41,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod wish;
+mod witnesses;
 
 pub use crate::tunnel::NoTunnel;
 pub use calls::Ways;

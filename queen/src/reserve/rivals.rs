@@ -1,12 +1,12 @@
 //! The same key elsewhere: reservations of other queens, or of this one before she was started again.
 
 use super::make::Plan;
-use super::survey::could_serve;
-use super::wish::{Claim, Wish};
+use super::wish::Wish;
+use super::witnesses::is_witness;
 use super::{Held, Refused, Reserving, in_order, lock};
 use crate::fleet::index::Among;
 use common::HiveId;
-use proto::{Freshness, Hold, Reservation};
+use proto::{Hold, Reservation};
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -39,11 +39,17 @@ impl Reserving {
     /// Lets another queen's holds with the same key go first, where that is the rule.
     pub(super) async fn give_way(&self, plan: &Plan, wish: &Wish, deadline: Instant) -> Result<Way, Refused> {
         loop {
-            let rivals = self.rivals(plan, wish).await;
+            let rivals = match self.rivals(plan, wish).await {
+                Ok(rivals) => rivals,
+                Err(refused) => {
+                    self.abandon(&plan.id, self.everywhere(plan, wish), false).await;
+                    return Err(refused);
+                }
+            };
             let Some((id, hives)) = rivals.into_iter().next() else { return Ok(Way::Free) };
             let gives_way = id < plan.id;
             if gives_way {
-                self.abandon(&plan.id, plan.hives(), false).await;
+                self.abandon(&plan.id, self.everywhere(plan, wish), false).await;
             }
             let outcome = self.outcome(&id, hives, wish, deadline).await;
             if matches!(outcome, Ok(None)) {
@@ -53,42 +59,35 @@ impl Reserving {
                 continue;
             }
             if !gives_way {
-                self.abandon(&plan.id, plan.hives(), false).await;
+                self.abandon(&plan.id, self.everywhere(plan, wish), false).await;
             }
             return outcome.map(|reservation| reservation.map_or(Way::Again, Way::Answered));
         }
     }
 
-    /// Other reservations with the wish's key, by id, and the hives that say so. Asked are all hives; in a large fleet
-    /// those that could have served the wish, and those whose records show the key.
-    async fn rivals(&self, plan: &Plan, wish: &Wish) -> BTreeMap<String, Vec<HiveId>> {
+    /// Other reservations with the wish's key, by id, and the hives that say so. Asked are all hives, in a large fleet the
+    /// key's witnesses, and those whose records show the key.
+    async fn rivals(&self, plan: &Plan, wish: &Wish) -> Result<BTreeMap<String, Vec<HiveId>>, Refused> {
         let is_rival = |hold: &Hold| hold.key == wish.key && hold.reservation != plan.id;
         let key = Among::Key(&wish.key);
-        let claims: Vec<&Claim> = wish.claims.iter().collect();
-        let now = Instant::now();
-        let mut asked = self.others(now, &claims, plan.parts.len());
+        let mut rivals = self.bear_witness(plan, wish).await?;
+        let mut asked = self.others(Instant::now());
         // The hives of the plan have been asked with the key: they would have answered with the other's holds.
         asked.retain(|hive| plan.parts.iter().all(|(own, _)| own != hive));
         asked.extend(self.known(key, is_rival).into_iter().map(|(hive, _)| hive));
-        let mut rivals: BTreeMap<String, Vec<HiveId>> = BTreeMap::new();
         for (hive, hold) in self.fresh(asked, key, is_rival).await {
             rivals.entry(hold.reservation).or_default().push(hive);
         }
-        rivals
+        Ok(rivals)
     }
 
-    /// All LIVE hives; in a large fleet those that could serve a claim, or none where those are too many. The plan's
-    /// `own` are among them.
-    fn others(&self, now: Instant, claims: &[&Claim], own: usize) -> HashSet<HiveId> {
-        let (_, live) = self.fleet.index().census(&self.fleet.moment(now));
-        if live > ASKED {
-            return could_serve(&self.fleet, now, claims, ASKED + own).unwrap_or_default();
+    /// All LIVE hives; none in a fleet in which keys have witnesses.
+    fn others(&self, now: Instant) -> HashSet<HiveId> {
+        let moment = self.fleet.moment(now);
+        if self.fleet.index().census(&moment).1 > ASKED {
+            return HashSet::new();
         }
-        let mut live = HashSet::new();
-        self.fleet.walk_hives(now, |hive, freshness| {
-            live.extend(HiveId::parse(&hive.id).ok().filter(|_| freshness == Freshness::Live));
-        });
-        live
+        self.fleet.index().first_live(&moment, ASKED, |_| 0).iter().map(|hive| hive.as_ref().clone()).collect()
     }
 
     /// What becomes of a reservation with the wish's key: it when it is renewed, `None` when it is gone.
@@ -99,25 +98,27 @@ impl Reserving {
         wish: &Wish,
         deadline: Instant,
     ) -> Result<Option<Reservation>, Refused> {
-        let begun = Instant::now();
+        let mut partly_since = None;
         loop {
             hives.extend(self.known(Among::Reservation(id), |_| true).into_iter().map(|(hive, _)| hive));
             let own = |hold: &Hold| hold.reservation == id;
-            let held = self.fresh(hives.drain(..).collect(), Among::Reservation(id), own).await;
-            if held.is_empty() {
+            let known = self.fresh(hives.drain(..).collect(), Among::Reservation(id), own).await;
+            if known.is_empty() {
                 return Ok(None);
             }
-            if held.iter().any(|(_, hold)| hold.wish != wish.digest) {
+            if known.iter().any(|(_, hold)| hold.wish != wish.digest) {
                 return Err(Refused::KeyUsed(wish.key.clone()));
             }
-            hives.extend(held.iter().map(|(hive, _)| hive.clone()));
-            if held.iter().all(|(_, hold)| !hold.tentative) {
+            hives.extend(known.iter().map(|(hive, _)| hive.clone()));
+            // Of one that is only witnessed the records do not say yet where it is.
+            let held: Vec<Held> = known.into_iter().filter(|(_, hold)| !is_witness(hold)).collect();
+            if !held.is_empty() && held.iter().all(|(_, hold)| !hold.tentative) {
                 let used = held.iter().any(|(_, hold)| !hold.used_by.is_empty());
                 // One whose workers have ended in part is answered with what is left.
                 if held.len() >= wish.claims.len() || used {
                     return Ok(Some(self.tell(id, &held)));
                 }
-                if begun.elapsed() > WHOLE {
+                if partly_since.get_or_insert_with(Instant::now).elapsed() > WHOLE {
                     // Whoever made it did not come to its end: nobody has been answered.
                     self.abandon(id, hives.clone(), true).await;
                     return Ok(None);

@@ -196,6 +196,23 @@ fn g6_that_one_of_several_ended_unconfirmed_is_told_and_outlives_restarts() {
 }
 
 #[test]
+fn g2_a_key_alone_can_be_held_and_nothing_follows_from_its_end() {
+    let (place, scene) = (Place::new(), scene(&[("a", 24 * G, 0)], &[]));
+    let keeper = place.open();
+    let keyed = |name: &str, wish| Ask { key: "k".to_owned(), size: 2, ..ask(name, &[wish]) };
+    let first = keeper.hold(&keyed("r1", Wish::Key), || scene.clone()).unwrap();
+    assert_eq!((&first[0].thing, first[0].vram()), (&Thing::Key, None));
+    for wish in [Wish::Key, vram(G)] {
+        let other = keeper.hold(&keyed("r2", wish), || scene.clone()).unwrap();
+        assert_eq!((other[0].reservation.as_str(), tokens(&other)), ("r1", tokens(&first)), "whose key it is");
+    }
+    keeper.hold(&ask("r3", &[vram(24 * G)]), || scene.clone()).unwrap();
+    place.pass(TTL);
+    assert_eq!((granted(&keeper), keeper.granted().aborted.clone()), (vec![], vec![]));
+    assert_eq!(keeper.hold(&keyed("r2", Wish::Key), || scene.clone()).unwrap()[0].reservation, "r2");
+}
+
+#[test]
 fn g8_a_worker_has_one_holder_and_has_to_run() {
     let (place, mut scene) = (Place::new(), scene(&[], &["1", "2"]));
     let keeper = place.open();

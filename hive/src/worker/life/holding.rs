@@ -84,7 +84,10 @@ impl Life {
             let sum = bytes.entry(promise.uuid.clone()).or_default();
             *sum = sum.saturating_add(promise.due());
         }
-        Held { holds: taken.shown(grants), bytes, ..nothing }
+        // Of a key that is in use here nobody needs to be told but who asks here with it.
+        let mut holds = taken.shown(grants);
+        holds.retain(|hold| !hold.worker.is_empty() || !hold.gpu_uuid.is_empty());
+        Held { holds, bytes, ..nothing }
     }
 
     /// Where it may block.
@@ -113,7 +116,7 @@ impl Inner {
         let granted = self.ledger.granted();
         let wished = ask.wishes.iter().filter_map(|wish| match wish {
             Wish::Worker(id) => Some((id.clone(), self.holdable(id)?)),
-            Wish::Vram { .. } => None,
+            Wish::Vram { .. } | Wish::Key => None,
         });
         Scene {
             at: Instant::now(),

@@ -173,6 +173,22 @@ impl Directory {
         (self.by_name.len(), self.by_name.iter().filter(heard).count())
     }
 
+    /// The hives with the lowest numbers, of those of which this is true; the lowest first.
+    pub fn first(&self, some: usize, number: impl Fn(&HiveId) -> u64, is: impl Fn(Heard) -> bool) -> Vec<Arc<HiveId>> {
+        let mut first: Vec<(u64, u32)> = Vec::with_capacity(self.by_name.len());
+        for block in &self.by_name {
+            if is(self.segments[*block as usize / SEGMENT].heard(*block as usize)) {
+                first.extend(self.name(*block).map(|hive| (number(hive), *block)));
+            }
+        }
+        if first.len() > some {
+            first.select_nth_unstable(some);
+            first.truncate(some);
+        }
+        first.sort_unstable();
+        first.iter().filter_map(|(_, block)| self.name(*block)).cloned().collect()
+    }
+
     pub fn is_heard(&self, sieve: &Sieve, block: u32) -> bool {
         sieve.is_heard(&self.segments[block as usize / SEGMENT], block as usize)
     }

@@ -120,13 +120,19 @@ impl Index {
 
     /// How many hives are known, and how many of them are LIVE.
     pub fn census(&self, moment: &Moment) -> (usize, usize) {
+        self.directory().count(|heard| self.is_live(moment, heard))
+    }
+
+    /// The `some` LIVE hives with the lowest numbers, the lowest first.
+    pub fn first_live(&self, moment: &Moment, some: usize, number: impl Fn(&HiveId) -> u64) -> Vec<Arc<HiveId>> {
+        self.directory().first(some, number, |heard| self.is_live(moment, heard))
+    }
+
+    fn is_live(&self, moment: &Moment, heard: Heard) -> bool {
         // Nearly all were heard lately, which one comparison tells; pauses of the queen are looked at for the others.
         let lately = self.oldest(moment.live_since());
-        let is_live = |heard: Heard| {
-            let at = || heard.at(self.started);
-            !heard.broken() && (heard >= lately || moment.hive_freshness(at(), false) == Freshness::Live)
-        };
-        self.directory().count(is_live)
+        let at = || heard.at(self.started);
+        !heard.broken() && (heard >= lately || moment.hive_freshness(at(), false) == Freshness::Live)
     }
 
     /// The oldest word of a hive that is no older than a point in time.

@@ -13,9 +13,9 @@ use super::wish::{Claim, VramClaim, WorkerClaim};
 use crate::fleet::{Fleet, Moment, Seen, matches};
 use common::{HiveId, WorkerId};
 use misses::Misses;
-use proto::{Fit, Freshness, Gpu};
+use proto::Fit;
 use std::cmp::{Ordering, Reverse};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Something that a hive can grant.
@@ -146,34 +146,6 @@ fn compare(a: &Candidate, b: &Candidate, fit: Fit) -> Ordering {
         (_, Fit::MostFree) => b.free.cmp(&a.free),
     };
     wanted.then_with(|| a.place.cmp(&b.place))
-}
-
-/// LIVE hives that could serve one of the claims, whatever they do just now; `None` when those are more than `most`.
-pub fn could_serve(fleet: &Fleet, now: Instant, claims: &[&Claim], most: usize) -> Option<HashSet<HiveId>> {
-    let moment = fleet.moment(now);
-    let mut found = HashSet::new();
-    for claim in claims {
-        if let Claim::Worker(hive, _) = claim {
-            found.insert(hive.clone());
-        }
-    }
-    let mut all = true;
-    fleet.visit_all(&moment, |hive| {
-        let serves = |claim: &&Claim| match claim {
-            Claim::Worker(..) => false,
-            Claim::AnyWorker(claim) => hive.workers().any(|seen| is_meant(&seen, claim)),
-            Claim::Vram(claim) => {
-                let gpu = |gpu: &Gpu| claim.gpu_uuid.is_empty() || gpu.uuid == claim.gpu_uuid;
-                claim.fits_hive(hive.record()) && hive.record().gpus.iter().any(gpu)
-            }
-        };
-        if hive.freshness() == Freshness::Live && claims.iter().any(serves) {
-            found.insert(hive.id().clone());
-        }
-        all = found.len() <= most;
-        all
-    });
-    all.then_some(found)
 }
 
 fn is_meant(seen: &Seen<'_>, claim: &WorkerClaim) -> bool {

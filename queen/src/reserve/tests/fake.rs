@@ -2,6 +2,7 @@
 //! refuse, and (as a planted bug) look first and grant later.
 
 use crate::fleet::sample::{self, row};
+use crate::reserve::witnesses::is_witness;
 use common::HiveId;
 use proto::grant_service_client::GrantServiceClient;
 use proto::grant_service_server::{GrantService, GrantServiceServer};
@@ -51,7 +52,8 @@ impl Ledger {
     fn expire(&mut self) {
         let now = Instant::now();
         let over = |(hold, end): &(Hold, Instant)| *end <= now && hold.used_by.is_empty();
-        let unconfirmed = self.holds.iter().filter(|held| over(held)).filter(|(hold, _)| hold.tentative);
+        let unconfirmed =
+            self.holds.iter().filter(|held| over(held)).filter(|(hold, _)| hold.tentative && hold.reservation_size > 1);
         self.aborted.extend(unconfirmed.map(|(hold, _)| hold.reservation.clone()));
         self.holds.retain(|held| !over(held));
     }
@@ -72,6 +74,7 @@ impl Ledger {
                 }
                 Ok(Hold { worker: name.clone(), ..Hold::default() })
             }
+            What::Key(_) => Ok(Hold::default()),
             What::Vram(wish) => {
                 let taken: u64 = held().filter(|hold| hold.gpu_uuid == wish.gpu_uuid).map(|hold| hold.vram_bytes).sum();
                 let free = self.gpus.get(&wish.gpu_uuid).copied().unwrap_or(0).saturating_sub(taken);
@@ -263,9 +266,9 @@ impl FakeHive {
         change(&mut self.ledger().mood);
     }
 
-    /// What it has granted.
+    /// What it has granted, keys left out.
     pub fn holds(&self) -> Vec<Hold> {
-        self.ledger().holds.iter().map(|(hold, _)| hold.clone()).collect()
+        self.ledger().holds.iter().map(|(hold, _)| hold).filter(|hold| !is_witness(hold)).cloned().collect()
     }
 
     /// What it was asked, one after the other.
@@ -291,7 +294,8 @@ impl FakeHive {
             held_bytes: held(uuid),
             ..Gpu::default()
         };
-        let holds = ledger.holds.iter().map(|(hold, _)| hold.clone()).collect();
+        let told = ledger.holds.iter().map(|(hold, _)| hold).filter(|hold| !is_witness(hold));
+        let holds = told.cloned().collect();
         proto::Hive {
             gpus: ledger.gpus.iter().map(gpu).collect(),
             holds,

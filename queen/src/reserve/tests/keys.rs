@@ -106,6 +106,80 @@ async fn g2_two_queens_asked_at_once_with_one_key_answer_one_grant() {
     }
 }
 
+/// More than are asked one by one.
+async fn many_hives() -> Vec<FakeHive> {
+    let mut hives = Vec::new();
+    for at in 0..40 {
+        hives.push(FakeHive::start(&format!("h{at}"), vec![idle()], &[]).await);
+    }
+    hives
+}
+
+/// What a queen is told of a hive that she believes to be draining, if she does.
+fn tell(queen: &Queen, hive: &FakeHive, drains: bool) {
+    let status = if drains { proto::OperationalStatus::Draining } else { proto::OperationalStatus::Ready };
+    queen.hear_record(proto::Hive { operational_status: status.into(), ..hive.record() }, hive);
+}
+
+#[tokio::test]
+async fn g2_in_a_large_fleet_two_queens_asked_at_once_meet_at_the_witnesses_of_the_key() {
+    let hives = many_hives().await;
+    // Each takes a hive of her own half.
+    let drains = |queen: usize, at: usize| at % 2 == queen;
+    for round in 0..rounds() / 5 {
+        let slow = Duration::from_micros(200 * (round % 7) as u64);
+        hives.iter().for_each(|hive| hive.mood(|mood| mood.slow = slow));
+        let queens = [Queen::new(&hives), Queen::new(&hives)];
+        let tell_all = |held_only: bool| {
+            for (queen, number) in queens.iter().zip(0..) {
+                let told = hives.iter().enumerate().filter(|(_, hive)| !held_only || !hive.holds().is_empty());
+                told.for_each(|(at, hive)| tell(queen, hive, drains(number, at)));
+            }
+        };
+        tell_all(false);
+        let key = format!("k{round}");
+        let both = async {
+            tokio::join!(queens[0].ask(request(&key, vec![any()])), queens[1].ask(request(&key, vec![any()])))
+        };
+        let records = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                tell_all(true);
+            }
+        };
+        let (one, other) = tokio::select! { answers = both => answers, () = records => unreachable!() };
+        let answers = [one, other];
+        assert_eq!(ids(&answers).len(), 1, "round {round}: {answers:?}");
+        assert!(answers.iter().all(Result::is_ok), "round {round}: {answers:?}");
+        let granted: Vec<_> = hives.iter().flat_map(FakeHive::holds).collect();
+        assert!(granted.len() == 1 && !granted[0].tentative, "round {round}: {granted:?}");
+        // And another wish with the key is refused by whoever bears witness, before any record tells.
+        let late = Queen::new(&[]);
+        let late = Queen { reserving: with_ways(&late, &hives), ..late };
+        hives.iter().for_each(|hive| late.hear_record(proto::Hive { holds: vec![], ..hive.record() }, hive));
+        let two = late.ask(request(&key, vec![any(), any()])).await;
+        assert_eq!(two, Err(Refused::KeyUsed(key.clone())), "round {round}");
+        queens[0].reserving.release(&granted[0].reservation).await.unwrap();
+        assert_eq!(hives.iter().map(|hive| hive.ledger().holds.len()).sum::<usize>(), 0, "the key is free too");
+    }
+}
+
+#[tokio::test]
+async fn g2_in_a_large_fleet_nothing_is_answered_while_most_witnesses_of_the_key_are_away() {
+    let hives = many_hives().await;
+    let queen = Queen::new(&hives);
+    let ask = |key: &str| request(key, vec![named("h0/llm/1")]);
+    let witnesses = queen.reserving.witnesses("k");
+    assert_eq!(witnesses.len(), 3);
+    let away: Vec<&FakeHive> = hives.iter().filter(|hive| witnesses[..2].contains(&hive.id)).collect();
+    away.iter().for_each(|hive| hive.mood(|mood| mood.slow = SECOND * 60));
+    let told = queen.ask(ask("k")).await.unwrap_err();
+    assert!(matches!(&told, Refused::Unreachable(why) if why.contains("bear witness")), "{told}");
+    assert_eq!(hives[0].holds(), []);
+    away[0].mood(|mood| mood.slow = Duration::ZERO);
+    assert!(queen.ask(ask("k")).await.is_ok(), "one of three may be away");
+}
+
 #[tokio::test]
 async fn g2_what_a_dead_queen_holds_with_a_key_is_waited_for_and_not_taken_over() {
     let hive = FakeHive::start("box", vec![idle(), idle()], &[]).await;

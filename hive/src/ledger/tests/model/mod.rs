@@ -117,7 +117,7 @@ impl History {
                     let holders = self.world.grants.iter().filter(|grant| grant.what == What::Worker(name.clone()));
                     equal("holders of one worker", holders.count(), 1)?;
                 }
-                What::Vram(..) => {}
+                What::Vram(..) | What::Key => {}
             }
         }
         Ok(())

@@ -103,9 +103,12 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
-    let key = prop::option::of((1..4_u32).prop_map(|number| format!("k{number}")));
-    let wishes = prop::collection::vec(wish(), 1..4);
-    (reservation(), key, 1..3_u64, wishes, ttl()).prop_map(|(reservation, key, wish, wishes, ttl)| Ask {
+    let key = || (1..4_u32).prop_map(|number| format!("k{number}"));
+    let wished = prop_oneof![
+        6 => (prop::option::of(key()), prop::collection::vec(wish(), 1..4)),
+        1 => key().prop_map(|key| (Some(key), vec![Wish::Key])),
+    ];
+    (reservation(), wished, 1..3_u64, ttl()).prop_map(|(reservation, (key, wishes), wish, ttl)| Ask {
         key: key.unwrap_or_default(),
         wish,
         ttl,

@@ -17,6 +17,7 @@ pub struct Running {
 pub enum What {
     Worker(String),
     Vram(usize, u64),
+    Key,
 }
 
 /// A grant that was answered.
@@ -106,6 +107,7 @@ impl World {
                     let only = GPUS.iter().position(|(uuid, _)| uuid == gpu);
                     after.pick(*bytes, only, *headroom).map(|gpu| What::Vram(gpu, *bytes))
                 }
+                Wish::Key => Some(What::Key),
             };
             let Some(what) = what else { return Answer::Refused };
             granted.push(what.clone());
@@ -156,6 +158,7 @@ pub fn as_known(grant: &Grant) -> Known {
     let what = match &grant.thing {
         Thing::Worker(name) => What::Worker(name.clone()),
         Thing::Vram { gpu, bytes } => What::Vram(GPUS.iter().position(|(uuid, _)| uuid == gpu).unwrap(), *bytes),
+        Thing::Key => What::Key,
     };
     Known {
         token: grant.token,

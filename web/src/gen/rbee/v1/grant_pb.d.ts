@@ -201,6 +201,15 @@ export declare type HoldWish = Message<"rbee.v1.HoldWish"> & {
      */
     value: VramWish;
     case: "vram";
+  } | {
+    /**
+     * Nothing but that the request's key is in use, so that another queen who asks here with the same key learns of it.
+     * Such a hold names neither worker nor GPU, is in no record, and is granted while the hive drains too.
+     *
+     * @generated from field: rbee.v1.KeyWish key = 3;
+     */
+    value: KeyWish;
+    case: "key";
   } | { case: undefined; value?: undefined };
 };
 
@@ -209,6 +218,18 @@ export declare type HoldWish = Message<"rbee.v1.HoldWish"> & {
  * Use `create(HoldWishSchema)` to create a new message.
  */
 export declare const HoldWishSchema: GenMessage<HoldWish>;
+
+/**
+ * @generated from message rbee.v1.KeyWish
+ */
+export declare type KeyWish = Message<"rbee.v1.KeyWish"> & {
+};
+
+/**
+ * Describes the message rbee.v1.KeyWish.
+ * Use `create(KeyWishSchema)` to create a new message.
+ */
+export declare const KeyWishSchema: GenMessage<KeyWish>;
 
 /**
  * @generated from message rbee.v1.VramWish

@@ -11,7 +11,7 @@ import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@
  * Describes the file rbee/v1/grant.proto.
  */
 export const file_rbee_v1_grant = /*@__PURE__*/
-  fileDesc("ChNyYmVlL3YxL2dyYW50LnByb3RvEgdyYmVlLnYxIqsCCgRIb2xkEhMKC3Jlc2VydmF0aW9uGAEgASgJEgwKBHBhcnQYAiABKA0SDgoGd29ya2VyGAMgASgJEhAKCGdwdV91dWlkGAQgASgJEhIKCnZyYW1fYnl0ZXMYBSABKAQSFQoNZmVuY2luZ190b2tlbhgGIAEoBBIvCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGaG9sZGVyGAggASgJEgsKA2tleRgJIAEoCRIPCgd1c2VkX2J5GAogASgJEhEKCXRlbnRhdGl2ZRgLIAEoCBIZChF1bnVzZWRfdnJhbV9ieXRlcxgMIAEoBBIMCgR3aXNoGA0gASgGEhgKEHJlc2VydmF0aW9uX3NpemUYDiABKA0isgEKC0hvbGRSZXF1ZXN0EhMKC3Jlc2VydmF0aW9uGAEgASgJEiEKBndpc2hlcxgCIAMoCzIRLnJiZWUudjEuSG9sZFdpc2gSJgoDdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg4KBmhvbGRlchgEIAEoCRILCgNrZXkYBSABKAkSDAoEd2lzaBgGIAEoBhIYChByZXNlcnZhdGlvbl9zaXplGAcgASgNIkcKCEhvbGRXaXNoEhAKBndvcmtlchgBIAEoCUgAEiEKBHZyYW0YAiABKAsyES5yYmVlLnYxLlZyYW1XaXNoSABCBgoEd2hhdCJDCghWcmFtV2lzaBINCgVieXRlcxgBIAEoBBIQCghncHVfdXVpZBgCIAEoCRIWCg5oZWFkcm9vbV9ieXRlcxgDIAEoBCIsCgxIb2xkUmVzcG9uc2USHAoFaG9sZHMYASADKAsyDS5yYmVlLnYxLkhvbGQiYAoQUmVuZXdIb2xkUmVxdWVzdBITCgtyZXNlcnZhdGlvbhgBIAEoCRImCgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHY29uZmlybRgDIAEoCCIxChFSZW5ld0hvbGRSZXNwb25zZRIcCgVob2xkcxgBIAMoCzINLnJiZWUudjEuSG9sZCI7ChJSZWxlYXNlSG9sZFJlcXVlc3QSEwoLcmVzZXJ2YXRpb24YASABKAkSEAoIYWJvcnRpbmcYAiABKAgiJwoTUmVsZWFzZUhvbGRSZXNwb25zZRIQCghyZWxlYXNlZBgBIAEoDSISChBMaXN0SG9sZHNSZXF1ZXN0IjEKEUxpc3RIb2xkc1Jlc3BvbnNlEhwKBWhvbGRzGAEgAygLMg0ucmJlZS52MS5Ib2xkMpUCCgxHcmFudFNlcnZpY2USMwoESG9sZBIULnJiZWUudjEuSG9sZFJlcXVlc3QaFS5yYmVlLnYxLkhvbGRSZXNwb25zZRJCCglSZW5ld0hvbGQSGS5yYmVlLnYxLlJlbmV3SG9sZFJlcXVlc3QaGi5yYmVlLnYxLlJlbmV3SG9sZFJlc3BvbnNlEkgKC1JlbGVhc2VIb2xkEhsucmJlZS52MS5SZWxlYXNlSG9sZFJlcXVlc3QaHC5yYmVlLnYxLlJlbGVhc2VIb2xkUmVzcG9uc2USQgoJTGlzdEhvbGRzEhkucmJlZS52MS5MaXN0SG9sZHNSZXF1ZXN0GhoucmJlZS52MS5MaXN0SG9sZHNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNyYmVlL3YxL2dyYW50LnByb3RvEgdyYmVlLnYxIqsCCgRIb2xkEhMKC3Jlc2VydmF0aW9uGAEgASgJEgwKBHBhcnQYAiABKA0SDgoGd29ya2VyGAMgASgJEhAKCGdwdV91dWlkGAQgASgJEhIKCnZyYW1fYnl0ZXMYBSABKAQSFQoNZmVuY2luZ190b2tlbhgGIAEoBBIvCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGaG9sZGVyGAggASgJEgsKA2tleRgJIAEoCRIPCgd1c2VkX2J5GAogASgJEhEKCXRlbnRhdGl2ZRgLIAEoCBIZChF1bnVzZWRfdnJhbV9ieXRlcxgMIAEoBBIMCgR3aXNoGA0gASgGEhgKEHJlc2VydmF0aW9uX3NpemUYDiABKA0isgEKC0hvbGRSZXF1ZXN0EhMKC3Jlc2VydmF0aW9uGAEgASgJEiEKBndpc2hlcxgCIAMoCzIRLnJiZWUudjEuSG9sZFdpc2gSJgoDdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg4KBmhvbGRlchgEIAEoCRILCgNrZXkYBSABKAkSDAoEd2lzaBgGIAEoBhIYChByZXNlcnZhdGlvbl9zaXplGAcgASgNImgKCEhvbGRXaXNoEhAKBndvcmtlchgBIAEoCUgAEiEKBHZyYW0YAiABKAsyES5yYmVlLnYxLlZyYW1XaXNoSAASHwoDa2V5GAMgASgLMhAucmJlZS52MS5LZXlXaXNoSABCBgoEd2hhdCIJCgdLZXlXaXNoIkMKCFZyYW1XaXNoEg0KBWJ5dGVzGAEgASgEEhAKCGdwdV91dWlkGAIgASgJEhYKDmhlYWRyb29tX2J5dGVzGAMgASgEIiwKDEhvbGRSZXNwb25zZRIcCgVob2xkcxgBIAMoCzINLnJiZWUudjEuSG9sZCJgChBSZW5ld0hvbGRSZXF1ZXN0EhMKC3Jlc2VydmF0aW9uGAEgASgJEiYKA3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdjb25maXJtGAMgASgIIjEKEVJlbmV3SG9sZFJlc3BvbnNlEhwKBWhvbGRzGAEgAygLMg0ucmJlZS52MS5Ib2xkIjsKElJlbGVhc2VIb2xkUmVxdWVzdBITCgtyZXNlcnZhdGlvbhgBIAEoCRIQCghhYm9ydGluZxgCIAEoCCInChNSZWxlYXNlSG9sZFJlc3BvbnNlEhAKCHJlbGVhc2VkGAEgASgNIhIKEExpc3RIb2xkc1JlcXVlc3QiMQoRTGlzdEhvbGRzUmVzcG9uc2USHAoFaG9sZHMYASADKAsyDS5yYmVlLnYxLkhvbGQylQIKDEdyYW50U2VydmljZRIzCgRIb2xkEhQucmJlZS52MS5Ib2xkUmVxdWVzdBoVLnJiZWUudjEuSG9sZFJlc3BvbnNlEkIKCVJlbmV3SG9sZBIZLnJiZWUudjEuUmVuZXdIb2xkUmVxdWVzdBoaLnJiZWUudjEuUmVuZXdIb2xkUmVzcG9uc2USSAoLUmVsZWFzZUhvbGQSGy5yYmVlLnYxLlJlbGVhc2VIb2xkUmVxdWVzdBocLnJiZWUudjEuUmVsZWFzZUhvbGRSZXNwb25zZRJCCglMaXN0SG9sZHMSGS5yYmVlLnYxLkxpc3RIb2xkc1JlcXVlc3QaGi5yYmVlLnYxLkxpc3RIb2xkc1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message rbee.v1.Hold.
@@ -35,60 +35,67 @@ export const HoldWishSchema = /*@__PURE__*/
   messageDesc(file_rbee_v1_grant, 2);
 
 /**
+ * Describes the message rbee.v1.KeyWish.
+ * Use `create(KeyWishSchema)` to create a new message.
+ */
+export const KeyWishSchema = /*@__PURE__*/
+  messageDesc(file_rbee_v1_grant, 3);
+
+/**
  * Describes the message rbee.v1.VramWish.
  * Use `create(VramWishSchema)` to create a new message.
  */
 export const VramWishSchema = /*@__PURE__*/
-  messageDesc(file_rbee_v1_grant, 3);
+  messageDesc(file_rbee_v1_grant, 4);
 
 /**
  * Describes the message rbee.v1.HoldResponse.
  * Use `create(HoldResponseSchema)` to create a new message.
  */
 export const HoldResponseSchema = /*@__PURE__*/
-  messageDesc(file_rbee_v1_grant, 4);
+  messageDesc(file_rbee_v1_grant, 5);
 
 /**
  * Describes the message rbee.v1.RenewHoldRequest.
  * Use `create(RenewHoldRequestSchema)` to create a new message.
  */
 export const RenewHoldRequestSchema = /*@__PURE__*/
-  messageDesc(file_rbee_v1_grant, 5);
+  messageDesc(file_rbee_v1_grant, 6);
 
 /**
  * Describes the message rbee.v1.RenewHoldResponse.
  * Use `create(RenewHoldResponseSchema)` to create a new message.
  */
 export const RenewHoldResponseSchema = /*@__PURE__*/
-  messageDesc(file_rbee_v1_grant, 6);
+  messageDesc(file_rbee_v1_grant, 7);
 
 /**
  * Describes the message rbee.v1.ReleaseHoldRequest.
  * Use `create(ReleaseHoldRequestSchema)` to create a new message.
  */
 export const ReleaseHoldRequestSchema = /*@__PURE__*/
-  messageDesc(file_rbee_v1_grant, 7);
+  messageDesc(file_rbee_v1_grant, 8);
 
 /**
  * Describes the message rbee.v1.ReleaseHoldResponse.
  * Use `create(ReleaseHoldResponseSchema)` to create a new message.
  */
 export const ReleaseHoldResponseSchema = /*@__PURE__*/
-  messageDesc(file_rbee_v1_grant, 8);
+  messageDesc(file_rbee_v1_grant, 9);
 
 /**
  * Describes the message rbee.v1.ListHoldsRequest.
  * Use `create(ListHoldsRequestSchema)` to create a new message.
  */
 export const ListHoldsRequestSchema = /*@__PURE__*/
-  messageDesc(file_rbee_v1_grant, 9);
+  messageDesc(file_rbee_v1_grant, 10);
 
 /**
  * Describes the message rbee.v1.ListHoldsResponse.
  * Use `create(ListHoldsResponseSchema)` to create a new message.
  */
 export const ListHoldsResponseSchema = /*@__PURE__*/
-  messageDesc(file_rbee_v1_grant, 10);
+  messageDesc(file_rbee_v1_grant, 11);
 
 /**
  * Served by the hive on its unix socket and in the tunnel that it dialled; called by queens. The hive alone grants.
