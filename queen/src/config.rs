@@ -89,7 +89,8 @@ impl Default for Config {
             max_hives: 20_000,
             max_watchers: 1_000,
             max_watch_classes: 64,
-            max_connections: 16_384,
+            // Two for each hive, and some thousands of others.
+            max_connections: 49_152,
             max_connections_per_address: 1_024,
             max_streams: 256,
             max_calls: 1_024,

@@ -18,16 +18,22 @@ use tracing::warn;
 /// File descriptors that are no connections: listeners, logs, what is read for a moment.
 const OWN_FILES: u64 = 64;
 
-/// As many open files as the hard limit allows: each connection is one, and so many are meant.
-pub fn raise_open_files(connections: u64) {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
-    match raised {
-        Ok(hard) if hard < connections.saturating_add(OWN_FILES) => {
-            warn!(open_files = hard, connections, "the limit on open files is below the bound on connections");
-        }
-        Ok(_) => {}
-        Err(error) => warn!(%error, "the limit on open files stays as it is"),
+/// As many open files as the hard limit allows. Answers how many connections those are, each being one.
+pub fn raise_open_files() -> u64 {
+    let limits = getrlimit(Resource::RLIMIT_NOFILE);
+    let raised = limits.and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    let allowed = raised.unwrap_or_else(|error| {
+        warn!(%error, "the limit on open files stays as it is");
+        limits.map_or(0, |(soft, _)| soft)
+    });
+    allowed.saturating_sub(OWN_FILES)
+}
+
+/// The same for so many connections that are meant.
+pub fn raise_open_files_for(connections: u64) {
+    let allowed = raise_open_files();
+    if allowed < connections {
+        warn!(allowed, connections, "the limit on open files is below what is meant");
     }
 }
 

@@ -11,6 +11,7 @@ use common::tls::TlsFiles;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tracing::warn;
 
 /// Runs the control plane until a signal ends it.
 pub async fn run(args: QueenAlone) -> Result<(), Failure> {
@@ -23,8 +24,9 @@ pub async fn run(args: QueenAlone) -> Result<(), Failure> {
 
 /// Takes the port.
 pub async fn bind(args: &Queen, file: &QueenSection) -> Result<::queen::Queen, Failure> {
-    let config = choose(args, file, |name| std::env::var(name).ok())?.config()?;
-    super::raise_open_files(config.max_connections as u64);
+    let mut choices = choose(args, file, |name| std::env::var(name).ok())?;
+    choices.fit_connections(super::raise_open_files());
+    let config = choices.config()?;
     ::queen::Queen::bind(config).await.map_err(|error| Failure::Failed(format!("failed to {}", causes(&error))))
 }
 
@@ -108,6 +110,19 @@ impl Choices {
         Ok(config)
     }
 
+    /// Each connection is an open file. By default there are no more of them than may be open: whoever comes then is told
+    /// to come back, which nobody is who finds no file.
+    fn fit_connections(&mut self, allowed: u64) {
+        let bounds = BOUNDS.iter().zip(&mut self.bounds).filter(|(bound, _)| bound.key == "max-connections");
+        for (_, Picked { value, from }) in bounds {
+            if *from == Source::Default {
+                *value = allowed.clamp(1, *value);
+            } else if allowed < *value {
+                warn!(allowed, max_connections = *value, "the limit on open files is below the bound on connections");
+            }
+        }
+    }
+
     /// Each setting as a line of a file would say it: key, value, and where it comes from.
     pub fn lines(&self, quoted: impl Fn(&str) -> String) -> Vec<(&'static str, String, Source)> {
         let hosts: Vec<String> = self.allow_host.value.iter().map(|host| quoted(host)).collect();
@@ -164,6 +179,17 @@ mod tests {
         assert_eq!(local("0.0.0.0:7833".parse().unwrap(), false), "http://127.0.0.1:7833");
         assert_eq!(local("[::]:1".parse().unwrap(), true), "https://[::1]:1");
         assert_eq!(local("10.0.0.1:1".parse().unwrap(), true), "https://10.0.0.1:1");
+    }
+
+    #[test]
+    fn by_default_no_more_connections_are_taken_than_files_may_be_open() {
+        let bound = |file: &str, allowed| {
+            let mut choices = chosen(&[], file, |_| None).unwrap();
+            choices.fit_connections(allowed);
+            choices.config().unwrap().max_connections
+        };
+        assert_eq!([bound("", 4_000), bound("", 1 << 40)], [4_000, 49_152]);
+        assert_eq!(bound("[queen]\nmax-connections = 5000\n", 4_000), 5_000, "whoever says so is warned");
     }
 
     #[test]

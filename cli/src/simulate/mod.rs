@@ -100,7 +100,7 @@ pub async fn simulate(
     course: Course,
     stopped: CancellationToken,
 ) -> Result<Ledger, Failure> {
-    serve::raise_open_files(plan.connections());
+    serve::raise_open_files_for(plan.connections());
     let (board, plan) = (Arc::new(Board::new(plan.hives)), Arc::new(plan));
     let (stopping, mut agents) = (CancellationToken::new(), JoinSet::new());
     for index in 0..plan.hives {

@@ -4,7 +4,7 @@ use super::refusal::Refusal;
 use common::WorkerId;
 use std::time::Duration;
 
-/// The ledger keeps at most so many holds: all of them are in each record that the hive sends of itself.
+/// The ledger keeps at most so many holds, all of which are in each record that the hive sends of itself; and as many keys.
 pub const HOLDS_MAX: usize = 512;
 /// One request may have at most so many wishes.
 pub const WISHES_MAX: usize = 64;

@@ -119,15 +119,16 @@ impl Ledger {
         let known = self.asked_before(ask);
         if let Some(first) = known.first() {
             if first.wish == ask.wish {
-                return Ok(prolonged(&known, now, ask.ttl));
+                return Ok(prolonged(&known, now, ask));
             }
             return Err(match first.key == ask.key && !ask.key.is_empty() {
                 true => Refusal::KeyTaken(ask.key.clone()),
                 false => Refusal::ReservationTaken(ask.reservation.clone()),
             });
         }
-        if self.grants.len() + ask.wishes.len() > HOLDS_MAX {
-            return Err(Refusal::TooManyHolds(self.grants.len()));
+        let alike = self.grants().filter(|grant| (grant.thing == Thing::Key) == ask.is_key()).count();
+        if alike + ask.wishes.len() > HOLDS_MAX {
+            return Err(Refusal::TooManyHolds(alike));
         }
         let mut promises = scene.promises.clone();
         promises.extend(self.promises(&|worker, gpu| scene.used(worker, gpu)));
@@ -272,10 +273,12 @@ pub fn promises<'a>(grants: impl Iterator<Item = &'a Grant>, used: &dyn Fn(&str,
     all
 }
 
-/// Grants that were answered before. Those that are tentative get their whole time again: whoever asks is alive.
-fn prolonged(known: &[&Grant], now: Now, ttl: Duration) -> (Change, Vec<u64>) {
-    let (until, until_unix) = now.after(ttl);
-    let short = known.iter().filter(|grant| grant.tentative && grant.until < until);
+/// Grants that were answered before. Those that are tentative get their whole time again: whoever asks is alive. Not a key
+/// that another reservation holds: that is in no record, and who waits for its end would put it off for ever.
+fn prolonged(known: &[&Grant], now: Now, ask: &Ask) -> (Change, Vec<u64>) {
+    let (until, until_unix) = now.after(ask.ttl);
+    let its_own = |grant: &Grant| grant.thing != Thing::Key || grant.reservation == ask.reservation;
+    let short = known.iter().filter(|grant| grant.tentative && grant.until < until && its_own(grant));
     let set = short.map(|grant| Grant { until, until_unix, ..(*grant).clone() }).collect();
     (Change { set, ..Change::default() }, known.iter().map(|grant| grant.token).collect())
 }

@@ -15,8 +15,8 @@ use tracing::warn;
 const LINES_MAX: usize = 1024;
 /// A file that was damaged may have lost this many tokens, one for each wish of each change: they are left out.
 const TOKENS_LOST: u64 = (LINES_MAX * WISHES_MAX) as u64;
-/// The form of the file.
-const VERSION: u32 = 1;
+/// The form of the file. The first one, which had no keys, is read as well; who knows only that one grants nothing.
+const VERSION: u32 = 2;
 /// A checksum has so many hexadecimal digits, and a blank follows it.
 const SUM_DIGITS: usize = 16;
 
@@ -84,7 +84,7 @@ impl Disk {
     fn load(&mut self, bytes: &[u8]) -> Ledger {
         let (lines, mut whole) = lines(bytes);
         let head = lines.first().and_then(|line| serde_json::from_slice::<Head>(line).ok());
-        let Some(head) = head.filter(|head| head.version == VERSION) else {
+        let Some(head) = head.filter(|head| (1..=VERSION).contains(&head.version)) else {
             warn!(path = %self.path.display(), "the ledger's head cannot be read: nothing is granted");
             self.unreadable = true;
             return Ledger::default();

@@ -90,8 +90,8 @@ impl Reserving {
     /// # Errors
     /// [`Refused::Unreachable`] when a hive cannot be asked, or the queen may not know it yet.
     pub async fn release(&self, id: &str) -> Result<ReleaseResponse, Refused> {
-        let held = self.known(Among::Reservation(id), |_| true);
         let hives = self.hives_of(id).await?;
+        let held = self.known(Among::Reservation(id), |_| true);
         let in_use = held.iter().filter(|(_, hold)| !hold.used_by.is_empty()).count();
         let (mut released, mut silent) = (0_u32, Vec::new());
         for (hive, answer) in self.ways.release(hives.clone(), id, false).await {
@@ -108,7 +108,7 @@ impl Reserving {
         }
         // Its key is free with it.
         let key = held.first().map(|(_, hold)| hold.key.as_str()).unwrap_or_default();
-        self.ways.release(self.witnesses(key), id, false).await;
+        self.ways.release(self.witnesses(key, self.live()).unwrap_or_default(), id, false).await;
         if in_use == 0 {
             lock(&self.recent).released(Instant::now(), id, &hives);
         }

@@ -163,12 +163,16 @@ impl Reserving {
         deadline: Instant,
     ) -> Result<Option<Answered>, Refused> {
         let answers = self.ways.hold(requests(plan, wish)).await;
-        let (mut granted, mut rival, mut end) = (Vec::new(), None, None);
+        let (mut granted, mut rival, mut end, mut over) = (Vec::new(), None, None, Vec::new());
         for (hive, claims) in &plan.parts {
             let answer = answers.iter().find(|(from, _)| from == hive).map(|(_, answer)| answer);
             match answer {
                 Some(Ok(holds)) if is_ours(holds, &plan.id, claims.len()) => granted.push(hive.clone()),
-                Some(Ok(holds)) => rival = rival.or(other(holds, &plan.id)),
+                Some(Ok(holds)) => match other(holds, &plan.id) {
+                    // It was given back, and this hive has not heard of it.
+                    Some(id) if lock(&self.recent).is_released(&id) => over.push((id, hive.clone())),
+                    other => rival = rival.or(other),
+                },
                 Some(Err(No::Refused { code: Code::AlreadyExists, .. })) => {
                     end = Some(Refused::KeyUsed(wish.key.clone()));
                 }
@@ -182,6 +186,7 @@ impl Reserving {
         }
         if granted.len() < plan.parts.len() {
             self.abandon(&plan.id, plan.hives(), false).await;
+            self.forget_at(over).await;
             if let Some(end) = end {
                 return Err(end);
             }
@@ -197,15 +202,6 @@ impl Reserving {
             }
         }
         Ok(self.confirm(plan, wish, learned).await)
-    }
-
-    /// Everybody who may have something of a plan: its hives, and the witnesses of its key.
-    pub(super) fn everywhere(&self, plan: &Plan, wish: &Wish) -> Vec<HiveId> {
-        let mut hives = plan.hives();
-        hives.extend(self.witnesses(&wish.key));
-        hives.sort_unstable();
-        hives.dedup();
-        hives
     }
 
     /// The second step: `None` when it failed and all was given back.
@@ -229,7 +225,7 @@ impl Reserving {
             }
         }
         let Some(held) = by_claim.into_iter().collect::<Option<Vec<Held>>>() else {
-            self.abandon(&plan.id, self.everywhere(plan, wish), true).await;
+            self.give_up(plan, wish, true).await;
             return None;
         };
         lock(&self.recent).answered(Instant::now(), &plan.id, &parts);

@@ -22,13 +22,14 @@
 //!   for that, or is told to come back. Between renewal and answer: a retry finds the reservation and is answered it.
 //!   Between two renewals: the part that was not renewed ends within 5 s, and its hive says so in its record from then
 //!   on; every queen that reads it, one that was started later too, gives the rest back ([`orphans`]), and so does one
-//!   that is asked with its key. Only while no queen at all is there does the rest last, at most until its own end.
+//!   that is asked with its key. Where no queen hears both hives the rest lasts until its own end.
 //! - A queen that has just started does not know all holds: with a key, and for an id that she does not know, she
 //!   answers UNAVAILABLE for a moment, unless the hives that are named are here.
 //!
-//! What remains: in a fleet of at most [`rivals::ASKED`] hives, one that cannot be called is not asked, and its record
-//! decides; in a larger one, two queens of which each cannot reach another of the three witnesses, while they differ in
-//! which hives are LIVE, may both answer.
+//! What remains. Two queens may both answer one key while the part of the fleet that each reaches differs so much that
+//! they share none of a key's three witnesses, or only one that does not answer them; or where one of them counts at
+//! most a quarter of [`rivals::ASKED`] hives and the other more than that bound. A hive decides about what it was asked to
+//! hold or to witness, and one that lies can hinder those keys and end those reservations, but no others.
 
 mod calls;
 mod keep;

@@ -2,8 +2,8 @@
 //! whose queen died between two renewals. That one has, the hives tell: where a part of it ended before it was confirmed, its
 //! ledger remembers that. So it does not matter which queen looks, or when; one who was not there then does as well.
 //!
-//! A hive that says so without truth can end reservations of which it was asked to hold a part, which it could by refusing
-//! as well; the ids of others have 64 bits of chance.
+//! A hive that says so without truth can end reservations whose ids it has learned, having been asked to hold a part or
+//! to bear witness for the key; all others have ids of 64 bits of chance.
 
 use super::calls::No;
 use super::recent::REMEMBERED;

@@ -2,12 +2,12 @@
 
 use super::make::Plan;
 use super::wish::Wish;
-use super::witnesses::is_witness;
+use super::witnesses::{Others, is_witness};
 use super::{Held, Refused, Reserving, in_order, lock};
 use crate::fleet::index::Among;
 use common::HiveId;
 use proto::{Hold, Reservation};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -42,14 +42,14 @@ impl Reserving {
             let rivals = match self.rivals(plan, wish).await {
                 Ok(rivals) => rivals,
                 Err(refused) => {
-                    self.abandon(&plan.id, self.everywhere(plan, wish), false).await;
+                    self.give_up(plan, wish, false).await;
                     return Err(refused);
                 }
             };
             let Some((id, hives)) = rivals.into_iter().next() else { return Ok(Way::Free) };
             let gives_way = id < plan.id;
             if gives_way {
-                self.abandon(&plan.id, self.everywhere(plan, wish), false).await;
+                self.give_up(plan, wish, false).await;
             }
             let outcome = self.outcome(&id, hives, wish, deadline).await;
             if matches!(outcome, Ok(None)) {
@@ -59,7 +59,7 @@ impl Reserving {
                 continue;
             }
             if !gives_way {
-                self.abandon(&plan.id, self.everywhere(plan, wish), false).await;
+                self.give_up(plan, wish, false).await;
             }
             return outcome.map(|reservation| reservation.map_or(Way::Again, Way::Answered));
         }
@@ -67,11 +67,13 @@ impl Reserving {
 
     /// Other reservations with the wish's key, by id, and the hives that say so. Asked are all hives, in a large fleet the
     /// key's witnesses, and those whose records show the key.
-    async fn rivals(&self, plan: &Plan, wish: &Wish) -> Result<BTreeMap<String, Vec<HiveId>>, Refused> {
+    async fn rivals(&self, plan: &Plan, wish: &Wish) -> Result<Others, Refused> {
         let is_rival = |hold: &Hold| hold.key == wish.key && hold.reservation != plan.id;
         let key = Among::Key(&wish.key);
-        let mut rivals = self.bear_witness(plan, wish).await?;
-        let mut asked = self.others(Instant::now());
+        // Counted once: whoever is not asked as one of all is asked as a witness.
+        let live = self.live();
+        let mut rivals = self.bear_witness(plan, wish, live).await?;
+        let mut asked = if live <= ASKED { self.all_live() } else { HashSet::new() };
         // The hives of the plan have been asked with the key: they would have answered with the other's holds.
         asked.retain(|hive| plan.parts.iter().all(|(own, _)| own != hive));
         asked.extend(self.known(key, is_rival).into_iter().map(|(hive, _)| hive));
@@ -81,13 +83,10 @@ impl Reserving {
         Ok(rivals)
     }
 
-    /// All LIVE hives; none in a fleet in which keys have witnesses.
-    fn others(&self, now: Instant) -> HashSet<HiveId> {
-        let moment = self.fleet.moment(now);
-        if self.fleet.index().census(&moment).1 > ASKED {
-            return HashSet::new();
-        }
-        self.fleet.index().first_live(&moment, ASKED, |_| 0).iter().map(|hive| hive.as_ref().clone()).collect()
+    fn all_live(&self) -> HashSet<HiveId> {
+        let moment = self.fleet.moment(Instant::now());
+        let all = self.fleet.index().first_live(&moment, 2 * ASKED, |_| 0);
+        all.iter().map(|hive| hive.as_ref().clone()).collect()
     }
 
     /// What becomes of a reservation with the wish's key: it when it is renewed, `None` when it is gone.
@@ -118,10 +117,14 @@ impl Reserving {
                 if held.len() >= wish.claims.len() || used {
                     return Ok(Some(self.tell(id, &held)));
                 }
-                if partly_since.get_or_insert_with(Instant::now).elapsed() > WHOLE {
+                if self.was_aborted(id) {
                     // Whoever made it did not come to its end: nobody has been answered.
                     self.abandon(id, hives.clone(), true).await;
                     return Ok(None);
+                }
+                if partly_since.get_or_insert_with(Instant::now).elapsed() > WHOLE {
+                    // What is missing has ended since it was answered, or is where nobody can look.
+                    return Ok(Some(self.tell(id, &held)));
                 }
             }
             if Instant::now() >= deadline {
@@ -129,6 +132,14 @@ impl Reserving {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Whether a hive tells that its part of it ended before it was confirmed.
+    fn was_aborted(&self, id: &str) -> bool {
+        let mut aborted = false;
+        self.fleet
+            .walk_hives(Instant::now(), |hive, _| aborted |= hive.aborted_reservations.iter().any(|one| one == id));
+        aborted
     }
 
     /// Holds as these hives list them just now; of hives that do not answer, and of all others, as records say.

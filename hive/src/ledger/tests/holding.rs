@@ -207,6 +207,10 @@ fn g2_a_key_alone_can_be_held_and_nothing_follows_from_its_end() {
         assert_eq!((other[0].reservation.as_str(), tokens(&other)), ("r1", tokens(&first)), "whose key it is");
     }
     keeper.hold(&ask("r3", &[vram(24 * G)]), || scene.clone()).unwrap();
+    place.pass(TTL - Duration::from_secs(1));
+    let again = |name: &str| keeper.hold(&keyed(name, Wish::Key), || scene.clone()).unwrap()[0].until;
+    assert_eq!(again("r2"), first[0].until, "who waits for its end does not put it off");
+    assert!(again("r1") > first[0].until);
     place.pass(TTL);
     assert_eq!((granted(&keeper), keeper.granted().aborted.clone()), (vec![], vec![]));
     assert_eq!(keeper.hold(&keyed("r2", Wish::Key), || scene.clone()).unwrap()[0].reservation, "r2");
@@ -242,6 +246,9 @@ fn more_holds_than_are_kept_are_refused() {
     }
     let refused = keeper.hold(&ask("one", &[vram(1)]), || scene.clone()).unwrap_err();
     assert!(refused.to_string().contains("at most 512 holds"), "{refused}");
+    let key = Ask { key: "k".to_owned(), ..ask("key", &[Wish::Key]) };
+    keeper.hold(&key, || scene.clone()).expect("keys take no place of a hold");
+    keeper.release("key", false);
     keeper.release("0", false);
     keeper.hold(&ask("one", &[vram(1)]), || scene.clone()).unwrap();
 }

@@ -4,8 +4,8 @@
 //!
 //! Locks. A block of 64 rows belongs to one hive, so its words have one writer at a time, whoever holds that hive's
 //! lock, and are stored without any other. The directory's lock is written when hives come and go or grow, the models'
-//! when a worker changes its model, the rooms' when free memory of a GPU changes, the holders' when a hive's holds do. Writers hold their hive's lock and
-//! take one of these inside it, one at a time; readers hold no hive's lock.
+//! when a worker changes its model, the rooms' when free memory of a GPU changes, the holders' when a hive's holds do.
+//! Writers hold their hive's lock and take one of these inside it, one at a time; readers hold no hive's lock.
 
 mod block;
 mod directory;

@@ -1,5 +1,6 @@
 //! One key, one answered grant.
 
+use super::super::rivals::ASKED;
 use super::*;
 use proto::HoldRequest;
 use std::collections::HashSet;
@@ -48,8 +49,7 @@ async fn g2_a_retry_at_another_queen_finds_the_grant_with_or_without_its_record(
     let again = with.ask(request("k", vec![any()])).await.unwrap();
     assert_eq!((again.existing, &again.reservation.id), (true, &id), "its record shows the key");
     // Records from before; the hive that was not chosen looks better now.
-    let without = Queen::new(&[]);
-    let without = Queen { reserving: with_ways(&without, &hives), ..without };
+    let without = with_hives(&hives);
     for hive in &hives {
         without.hear_record(proto::Hive { holds: vec![], ..hive.record() }, hive);
     }
@@ -70,6 +70,12 @@ async fn g2_a_key_in_flight_is_not_shared_with_another_wish() {
         tokio::join!(queen.ask(request("k", vec![any()])), queen.ask(request("k", vec![named("a/llm/1")])));
     assert!(first.is_ok(), "{first:?}");
     assert_eq!(other, Err(Refused::KeyUsed("k".into())));
+}
+
+/// A queen who can call these hives and has heard of none.
+fn with_hives(hives: &[FakeHive]) -> Queen {
+    let queen = Queen::new(&[]);
+    Queen { reserving: with_ways(&queen, hives), ..queen }
 }
 
 fn with_ways(queen: &Queen, hives: &[FakeHive]) -> Arc<Reserving> {
@@ -129,17 +135,29 @@ async fn g2_in_a_large_fleet_two_queens_asked_at_once_meet_at_the_witnesses_of_t
     for round in 0..rounds() / 5 {
         let slow = Duration::from_micros(200 * (round % 7) as u64);
         hives.iter().for_each(|hive| hive.mood(|mood| mood.slow = slow));
-        let queens = [Queen::new(&hives), Queen::new(&hives)];
+        let queens = [with_hives(&hives), with_hives(&hives)];
+        // Else the one asks all hives and the witnesses, the other the witnesses only.
+        let alike = round % 2 == 0;
+        let known = if alike { [hives.len(); 2] } else { [ASKED, ASKED + 1] };
         let tell_all = |held_only: bool| {
             for (queen, number) in queens.iter().zip(0..) {
-                let told = hives.iter().enumerate().filter(|(_, hive)| !held_only || !hive.holds().is_empty());
+                let told = hives[..known[number]]
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, hive)| !held_only || !hive.holds().is_empty());
                 told.for_each(|(at, hive)| tell(queen, hive, drains(number, at)));
             }
         };
         tell_all(false);
         let key = format!("k{round}");
+        let ask = |queen: usize| queens[queen].ask(request(&key, vec![any()]));
+        // Asked later, the other has heard of no record yet.
+        let first = if alike { None } else { Some(ask(0).await) };
         let both = async {
-            tokio::join!(queens[0].ask(request(&key, vec![any()])), queens[1].ask(request(&key, vec![any()])))
+            match first {
+                Some(first) => (first, ask(1).await),
+                None => tokio::join!(ask(0), ask(1)),
+            }
         };
         let records = async {
             loop {
@@ -153,9 +171,12 @@ async fn g2_in_a_large_fleet_two_queens_asked_at_once_meet_at_the_witnesses_of_t
         assert!(answers.iter().all(Result::is_ok), "round {round}: {answers:?}");
         let granted: Vec<_> = hives.iter().flat_map(FakeHive::holds).collect();
         assert!(granted.len() == 1 && !granted[0].tentative, "round {round}: {granted:?}");
+        if !alike {
+            hives.iter().for_each(|hive| hive.ledger().holds.clear());
+            continue;
+        }
         // And another wish with the key is refused by whoever bears witness, before any record tells.
-        let late = Queen::new(&[]);
-        let late = Queen { reserving: with_ways(&late, &hives), ..late };
+        let late = with_hives(&hives);
         hives.iter().for_each(|hive| late.hear_record(proto::Hive { holds: vec![], ..hive.record() }, hive));
         let two = late.ask(request(&key, vec![any(), any()])).await;
         assert_eq!(two, Err(Refused::KeyUsed(key.clone())), "round {round}");
@@ -169,7 +190,7 @@ async fn g2_in_a_large_fleet_nothing_is_answered_while_most_witnesses_of_the_key
     let hives = many_hives().await;
     let queen = Queen::new(&hives);
     let ask = |key: &str| request(key, vec![named("h0/llm/1")]);
-    let witnesses = queen.reserving.witnesses("k");
+    let witnesses = queen.reserving.witnesses("k", hives.len()).unwrap();
     assert_eq!(witnesses.len(), 3);
     let away: Vec<&FakeHive> = hives.iter().filter(|hive| witnesses[..2].contains(&hive.id)).collect();
     away.iter().for_each(|hive| hive.mood(|mood| mood.slow = SECOND * 60));
@@ -220,10 +241,43 @@ async fn g6_half_of_a_reservation_is_not_answered_for_its_key() {
     let first = queen.ask(ask()).await.unwrap().reservation.id;
     // Its other half never came to be: its queen died in between.
     hives[1].ledger().holds.clear();
+    hives[1].ledger().aborted.push(first.clone());
     let later = Queen::new(&hives);
     let second = later.ask(ask()).await.unwrap();
     assert!(second.reservation.id != first && second.reservation.holds.len() == 2 && !second.existing);
     assert_eq!(hives[0].holds().len(), 1);
+}
+
+#[tokio::test]
+async fn g2_what_is_left_of_an_answered_reservation_is_answered_for_its_key() {
+    let hives = two_hives().await;
+    let queen = Queen::new(&hives);
+    let ask = || request("k", vec![any(), any()]);
+    let first = queen.ask(ask()).await.unwrap().reservation.id;
+    // One of its workers has ended.
+    hives[1].ledger().holds.clear();
+    let again = Queen::new(&hives).ask(ask()).await.unwrap();
+    assert_eq!((again.existing, &again.reservation.id, held(&again).len()), (true, &first, 1));
+}
+
+#[tokio::test]
+async fn g2_a_witness_that_has_not_heard_of_a_release_is_told_again() {
+    let hives = many_hives().await;
+    let queen = Queen::new(&hives);
+    let ask = |key: &str| request(key, vec![named("h0/llm/1")]);
+    let key = (0..).map(|at| format!("k{at}")).find(|key| {
+        let witnesses = queen.reserving.witnesses(key, hives.len()).unwrap();
+        witnesses[0] == hives[0].id
+    });
+    let key = key.unwrap();
+    for round in 0..3 {
+        let held = queen.ask(ask(&key)).await.unwrap();
+        assert!(!held.existing, "round {round}");
+        let lost: Vec<_> = hives.iter().map(|hive| hive.ledger().holds.clone()).collect();
+        queen.reserving.release(&held.reservation.id).await.unwrap();
+        // Every hive forgets that it was released.
+        hives.iter().zip(lost).for_each(|(hive, holds)| hive.ledger().holds = holds);
+    }
 }
 
 #[tokio::test]

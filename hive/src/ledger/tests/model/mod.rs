@@ -88,7 +88,11 @@ impl History {
         let until = self.now() + ask.ttl;
         let Ok(grants) = answer else { return equal("an answer", Answer::Refused, expected) };
         if let Answer::Same(known) = &expected {
-            for grant in self.world.grants.iter_mut().filter(|grant| grant.tentative && known.contains(&grant.token)) {
+            let prolonged = |grant: &&mut Known| {
+                let waits = grant.what == What::Key && grant.reservation != ask.reservation;
+                grant.tentative && known.contains(&grant.token) && !waits
+            };
+            for grant in self.world.grants.iter_mut().filter(prolonged) {
                 grant.until = grant.until.max(until);
             }
             return equal("the same grants", &tokens(&grants), known);

@@ -172,8 +172,8 @@ export declare type Hive = Message<"rbee.v1.Hive"> & {
   lastFencingToken: bigint;
 
   /**
-   * Reservations of several holds of which one here ended before it was confirmed, or was given up then: nobody was ever
-   * answered them. The last 64. A queen that finds another part of one confirmed gives that back.
+   * Reservations of several holds of which one here ended before it was confirmed, or that a queen gave up after she had
+   * confirmed them in part: nobody was ever answered them. The last 64. A queen that finds another part of one confirmed gives that back.
    *
    * @generated from field: repeated string aborted_reservations = 26;
    */
