@@ -187,6 +187,8 @@ async fn q5_with_no_file_descriptors_left_existing_streams_go_on() {
     let limited = format!("ulimit -n {FILES}; exec \"$@\"");
     command.args(["-c", &limited, "sh"]).arg(harness::rbee_binary()).args(["queen", "--bookmark-every", "100ms"]);
     command.arg("--listen").arg(format!("127.0.0.1:{}", scene.port())).env_remove("RBEE_LOG");
+    // By default she would take no more connections than files.
+    command.env("RBEE_MAX_CONNECTIONS", "10000");
     let queen = Process::start(command, &scene.dir().join("queen.log"));
     let answered = || async { TcpStream::connect(("127.0.0.1", scene.port())).await.ok() };
     eventually("the queen listens", SOON, answered).await;

@@ -15,7 +15,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// File descriptors that are no connections: listeners, logs, what is read for a moment.
+/// File descriptors that are no connections: listeners, logs, what is read for a moment. Where few files may be open, half
+/// of them.
 const OWN_FILES: u64 = 64;
 
 /// As many open files as the hard limit allows. Answers how many connections those are, each being one.
@@ -26,7 +27,7 @@ pub fn raise_open_files() -> u64 {
         warn!(%error, "the limit on open files stays as it is");
         limits.map_or(0, |(soft, _)| soft)
     });
-    allowed.saturating_sub(OWN_FILES)
+    allowed - OWN_FILES.min(allowed / 2)
 }
 
 /// The same for so many connections that are meant.
