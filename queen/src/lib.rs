@@ -2,6 +2,7 @@
 
 mod bound;
 mod config;
+mod digest;
 pub mod fleet;
 mod guard;
 #[cfg(test)]

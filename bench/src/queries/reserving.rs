@@ -30,11 +30,16 @@ impl GrantService for Granting {
             reservation: request.reservation.clone(),
             part,
             worker: if let Some(What::Worker(name)) = wish.what { name } else { String::new() },
+            key: request.key.clone(),
             tentative: true,
             ..Hold::default()
         };
         let holds: Vec<Hold> = request.wishes.clone().into_iter().zip(0..).map(hold).collect();
-        self.0.lock().expect("nobody panicked").insert(request.reservation.clone(), holds.clone());
+        // All hives are this one: a key that is held on another must not hide what is held here.
+        let is_key = request.wishes.iter().any(|wish| matches!(wish.what, Some(What::Key(_))));
+        if !is_key {
+            self.0.lock().expect("nobody panicked").insert(request.reservation.clone(), holds.clone());
+        }
         Ok(Response::new(HoldResponse { holds }))
     }
 

@@ -1,6 +1,7 @@
 //! What a caller of Reserve asks for, checked field by field, and the digest by which two wishes are compared. Pure.
 
 use super::Refused;
+use crate::digest::Digest;
 use crate::placement::ModelRule;
 use common::{HiveId, WorkerId};
 use proto::claim::What;
@@ -205,38 +206,7 @@ impl VramClaim {
     }
 }
 
-/// FNV-1a of 64 bits: the same on every machine and in every version, which the standard library's hashers are not.
-pub struct Digest(u64);
-
 impl Digest {
-    /// Of nothing.
-    pub fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// Spread evenly over all numbers, which it is not by itself.
-    pub fn mixed(self) -> u64 {
-        let mixed = (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        mixed ^ (mixed >> 33)
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    fn number(&mut self, number: u64) {
-        self.bytes(&number.to_le_bytes());
-    }
-
-    /// With its length first, so that no two lists of texts read alike.
-    pub fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.bytes(text.as_bytes());
-    }
-
     fn labels(&mut self, labels: &HashMap<String, String>) {
         let mut sorted: Vec<_> = labels.iter().collect();
         sorted.sort_unstable();
@@ -284,7 +254,7 @@ fn digest(claims: &[Claim], ttl: Duration) -> u64 {
     let mut digest = Digest::new();
     digest.number(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
     claims.iter().for_each(|claim| digest.claim(claim));
-    digest.0
+    digest.value()
 }
 
 #[cfg(test)]

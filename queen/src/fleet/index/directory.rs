@@ -4,6 +4,7 @@
 use super::block::{Heard, IdleFrom, ROWS, SEGMENT, Segment};
 use super::first::First;
 use super::sieve::{Near, Sieve};
+use crate::digest::Digest;
 use common::HiveId;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -63,6 +64,8 @@ pub struct Directory {
     free: Vec<u32>,
     /// The first block of each hive, in the order of the hives' names.
     by_name: Vec<u32>,
+    /// Of each block, a digest of its hive's name: names themselves are all over the memory.
+    digests: Vec<u64>,
 }
 
 impl Directory {
@@ -71,6 +74,7 @@ impl Directory {
         let number = self.free.pop().unwrap_or_else(|| {
             self.tenants.push(None);
             self.next.push(NONE);
+            self.digests.push(0);
             self.tenants.len() as u32 - 1
         });
         let block = number as usize;
@@ -79,6 +83,7 @@ impl Directory {
         }
         self.tenants[block] = Some(Tenant { hive: Arc::clone(hive), first });
         self.next[block] = NONE;
+        self.digests[block] = digest(hive);
         match last {
             Some(last) => self.next[last as usize] = number,
             None => self.by_name.insert(self.place(Bound::Included(hive)), number),
@@ -173,12 +178,12 @@ impl Directory {
         (self.by_name.len(), self.by_name.iter().filter(heard).count())
     }
 
-    /// The hives with the lowest numbers, of those of which this is true; the lowest first.
-    pub fn first(&self, some: usize, number: impl Fn(&HiveId) -> u64, is: impl Fn(Heard) -> bool) -> Vec<Arc<HiveId>> {
+    /// The hives with the lowest numbers, made of their digests, of those of which this is true; the lowest first.
+    pub fn first(&self, some: usize, number: impl Fn(u64) -> u64, is: impl Fn(Heard) -> bool) -> Vec<Arc<HiveId>> {
         let mut first: Vec<(u64, u32)> = Vec::with_capacity(self.by_name.len());
         for block in &self.by_name {
             if is(self.segments[*block as usize / SEGMENT].heard(*block as usize)) {
-                first.extend(self.name(*block).map(|hive| (number(hive), *block)));
+                first.push((number(self.digests[*block as usize]), *block));
             }
         }
         if first.len() > some {
@@ -208,6 +213,13 @@ impl Directory {
         };
         self.by_name.partition_point(before)
     }
+}
+
+/// Of a hive's name, the same at every queen.
+pub fn digest(hive: &HiveId) -> u64 {
+    let mut digest = Digest::new();
+    digest.text(hive.as_str());
+    digest.value()
 }
 
 /// The positions of the bits that are set, lowest first.

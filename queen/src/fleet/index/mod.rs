@@ -17,6 +17,8 @@ mod seat;
 mod sieve;
 
 pub use block::{Flags, IdleFrom};
+#[cfg(test)]
+pub use directory::digest;
 pub use directory::{Candidates, LongestIdle};
 pub use holders::Among;
 pub use rooms::GpuKey;
@@ -120,19 +122,21 @@ impl Index {
 
     /// How many hives are known, and how many of them are LIVE.
     pub fn census(&self, moment: &Moment) -> (usize, usize) {
-        self.directory().count(|heard| self.is_live(moment, heard))
+        self.directory().count(self.is_live(moment))
     }
 
-    /// The `some` LIVE hives with the lowest numbers, the lowest first.
-    pub fn first_live(&self, moment: &Moment, some: usize, number: impl Fn(&HiveId) -> u64) -> Vec<Arc<HiveId>> {
-        self.directory().first(some, number, |heard| self.is_live(moment, heard))
+    /// The `some` LIVE hives with the lowest numbers, the lowest first. Those are made of digests of the hives' names.
+    pub fn first_live(&self, moment: &Moment, some: usize, number: impl Fn(u64) -> u64) -> Vec<Arc<HiveId>> {
+        self.directory().first(some, number, self.is_live(moment))
     }
 
-    fn is_live(&self, moment: &Moment, heard: Heard) -> bool {
+    fn is_live(&self, moment: &Moment) -> impl Fn(Heard) -> bool {
         // Nearly all were heard lately, which one comparison tells; pauses of the queen are looked at for the others.
-        let lately = self.oldest(moment.live_since());
-        let at = || heard.at(self.started);
-        !heard.broken() && (heard >= lately || moment.hive_freshness(at(), false) == Freshness::Live)
+        let (lately, started) = (self.oldest(moment.live_since()), self.started);
+        move |heard: Heard| {
+            let at = || heard.at(started);
+            !heard.broken() && (heard >= lately || moment.hive_freshness(at(), false) == Freshness::Live)
+        }
     }
 
     /// The oldest word of a hive that is no older than a point in time.
