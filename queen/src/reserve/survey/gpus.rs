@@ -6,7 +6,7 @@ use crate::fleet::SeenHive;
 use crate::fleet::index::{GpuKey, Need, Sieve};
 use common::HiveId;
 use proto::Fit;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
 
 /// At least so many GPUs or hives are looked up at a time; in tests, whose fleets are small, fewer.
@@ -81,27 +81,24 @@ impl Survey<'_> {
 
     /// Those with most room are the nearest.
     pub(super) fn missed_gpus(&self, claim: &VramClaim, misses: &mut Misses) {
-        let mut add = |hive: &SeenHive<'_>| {
+        let add = |hive: &SeenHive<'_>, misses: &mut Misses| {
             self.gpus_on(hive, claim, |gpu| gpu.err().into_iter().for_each(|miss| misses.add(miss)));
         };
         if let Some(only) = &claim.hive {
-            self.fleet.visit(&self.moment, only, |hive| add(&hive));
+            self.fleet.visit(&self.moment, only, |hive| add(&hive, misses));
             return;
         }
         if claim.gpu_uuid.is_empty() {
             let keys = self.fleet.index().gpus(&with_room(0), None, true, LOOKS);
-            let most: HashSet<&HiveId> = keys.iter().filter_map(|key| key.hive.as_deref()).collect();
             let refused = self.learned.refused.keys().filter(|place| matches!(place, Place::Gpu(..))).map(Place::hive);
-            let all: HashSet<&HiveId> = most.into_iter().chain(refused).collect();
-            let mut all: Vec<&HiveId> = all.into_iter().collect();
-            all.sort_unstable();
-            for hive in all {
-                self.fleet.visit(&self.moment, hive, |hive| add(&hive));
+            let nearest: BTreeSet<&HiveId> = keys.iter().filter_map(|key| key.hive.as_deref()).chain(refused).collect();
+            for hive in nearest {
+                self.fleet.visit(&self.moment, hive, |hive| add(&hive, misses));
             }
         }
         if misses.is_empty() {
             self.fleet.visit_all(&self.moment, |hive| {
-                self.gpus_on(&hive, claim, |gpu| gpu.err().into_iter().for_each(|miss| misses.add(miss)));
+                add(&hive, misses);
                 true
             });
         }

@@ -97,7 +97,6 @@ impl Learned {
 pub struct Survey<'a> {
     fleet: &'a Fleet,
     moment: Moment,
-    now: Instant,
     max_age: Duration,
     overlay: &'a Overlay,
     learned: &'a Learned,
@@ -106,7 +105,7 @@ pub struct Survey<'a> {
 impl<'a> Survey<'a> {
     /// Workers that were sampled longer ago than `max_age` are left out unless a claim says otherwise.
     pub fn new(fleet: &'a Fleet, now: Instant, max_age: Duration, overlay: &'a Overlay, learned: &'a Learned) -> Self {
-        Self { fleet, moment: fleet.moment(now), now, max_age, overlay, learned }
+        Self { fleet, moment: fleet.moment(now), max_age, overlay, learned }
     }
 
     /// The best places for a claim, best first. `kept` are as many as there are claims: the others can never take them

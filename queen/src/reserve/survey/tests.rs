@@ -78,7 +78,7 @@ fn walk(survey: &Survey<'_>, claim: &Claim) -> (Vec<Candidate>, Vec<Miss>) {
     match claim {
         Claim::Worker(..) => {}
         Claim::AnyWorker(claim) => {
-            survey.fleet.walk(survey.now, None, |seen| all.extend(survey.worker(seen, claim)));
+            survey.fleet.walk(survey.moment.now(), None, |seen| all.extend(survey.worker(seen, claim)));
         }
         Claim::Vram(claim) => survey.fleet.visit_all(&survey.moment, |hive| {
             survey.gpus_on(&hive, claim, |gpu| all.push(gpu));

@@ -70,13 +70,13 @@ impl Survey<'_> {
         }
         if misses.is_empty() {
             // Before it is said that there is nothing like it, everybody is looked at.
-            self.fleet.walk(self.now, None, |seen| add(seen, misses));
+            self.fleet.walk(self.moment.now(), None, |seen| add(seen, misses));
         }
     }
 
     fn each_on(&self, hive: &str, look: impl FnMut(&Seen<'_>)) {
         if let Ok(only) = HiveId::parse(hive) {
-            self.fleet.walk(self.now, Some(&only), look);
+            self.fleet.walk(self.moment.now(), Some(&only), look);
         }
     }
 
@@ -88,7 +88,7 @@ impl Survey<'_> {
             held_too: !self.overlay.released.is_empty(),
             models: self.models(claim),
             least_room: None,
-            oldest: self.fleet.index().oldest(self.now.checked_sub(max_age)),
+            oldest: self.fleet.index().oldest(self.moment.now().checked_sub(max_age)),
             broken_too: false,
         }
     }
