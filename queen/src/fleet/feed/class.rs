@@ -25,6 +25,8 @@ pub(super) struct Shown {
     bytes: Option<Bytes>,
     /// It left the class.
     gone: bool,
+    /// So many states it had had when it was last looked at.
+    had: u32,
     /// The revision at which it was first shown: a cursor before it cannot have seen it.
     created: u64,
     /// The revision at which more than its numbers were news.
@@ -109,11 +111,15 @@ impl View {
         let there = !object.gone && wanted.matches(&object.subject);
         let bytes = there.then(|| (!wanted.can_wait(&object.bytes)).then(|| wanted.cut(&object.bytes)));
         let place = self.places.get(key as usize).copied().unwrap_or(NONE);
-        let state = self.states + 1;
+        let mut state = self.states + 1;
         match (self.objects.get_mut(place), bytes) {
             (Some(shown), Some(bytes)) => {
                 let whole = shown.gone || object.detailed > shown.seen;
-                shown.seen = revision;
+                // A mask hides changes, and nobody knows which of those between: they count as none.
+                if wanted.mask.is_none() && !shown.gone {
+                    state = self.states + u64::from(object.states.wrapping_sub(shown.had).max(1));
+                }
+                (shown.seen, shown.had) = (revision, object.states);
                 // What the mask hides is no news.
                 if !shown.gone && bytes.is_some() && shown.bytes == bytes {
                     return;
@@ -129,7 +135,8 @@ impl View {
             }
             (None, Some(bytes)) => {
                 let (seen, created, whole) = (revision, revision, revision);
-                let shown = Shown { source: key, seen, bytes, gone: false, created, whole, state };
+                let had = object.states;
+                let shown = Shown { source: key, seen, bytes, gone: false, had, created, whole, state };
                 let place = self.objects.push(revision, shown);
                 if self.places.len() <= key as usize {
                     self.places.resize(key as usize + 1, NONE);

@@ -105,6 +105,8 @@ struct Object {
     /// The revision at which the name appeared: a cursor before it cannot have seen it.
     created: u64,
     gone: bool,
+    /// So many states it has had.
+    states: u32,
     /// As it stands in an update; a removal once `gone`.
     bytes: Telling,
     /// The revision at which a field that filters look at last changed.
@@ -129,7 +131,7 @@ struct Inner {
 impl Inner {
     fn begin(&mut self, revision: u64, subject: Subject, bytes: Telling) -> Key {
         let (created, refiltered, detailed) = (revision, revision, revision);
-        let object = Object { subject, bytes, gone: false, created, refiltered, detailed, prior: 0 };
+        let object = Object { subject, bytes, gone: false, states: 1, created, refiltered, detailed, prior: 0 };
         let key = self.objects.push(revision, object);
         if let Some(object) = self.objects.get_mut(key) {
             object.bytes.name(slot(key));
@@ -310,9 +312,9 @@ impl Writer<'_> {
         name: impl FnOnce() -> String,
         refiltered: bool,
     ) -> Result<(Key, &mut Object), u64> {
-        let passed_over = u64::from(std::mem::take(&mut self.passed_over));
+        let passed_over = std::mem::take(&mut self.passed_over);
         let inner = &mut *self.inner;
-        inner.revision += passed_over + 1;
+        inner.revision += u64::from(passed_over) + 1;
         let revision = inner.revision;
         let key = key.or_else(|| if inner.gone.is_empty() { None } else { inner.gone.remove(&name()) });
         let Some((key, prior)) = key.and_then(|key| Some((key, inner.objects.number(key)?))) else {
@@ -324,6 +326,7 @@ impl Writer<'_> {
             object.refiltered = revision;
         }
         (object.gone, object.prior) = (false, if passed_over > 0 { revision - 1 } else { prior });
+        object.states = object.states.wrapping_add(passed_over).wrapping_add(1);
         Ok((key, object))
     }
 

@@ -106,7 +106,7 @@ impl Model {
                 self.open(watcher);
             }
             Step::Resume { watcher } => self.open(watcher),
-            Step::List { watcher } => self.list(watcher),
+            Step::List { watcher, name, model } => self.list(watcher, u32::from(name), model),
             Step::Restart { lost } => self.restart(lost),
         }
     }
@@ -187,13 +187,17 @@ impl Model {
 
     /// Opens, after the last revision that was read.
     fn open(&mut self, watcher: usize) {
+        let after = self.readers[watcher].history.client().revision;
+        self.open_after(watcher, &after);
+    }
+
+    fn open_after(&mut self, watcher: usize, after: &str) {
         let reader = &mut self.readers[watcher];
-        let after = reader.history.client().revision;
         reader.history.ended(Duration::ZERO);
-        reader.history.opened(Duration::ZERO, &after);
+        reader.history.opened(Duration::ZERO, after);
         (reader.open, reader.in_snapshot, reader.class) = (true, false, None);
         reader.class = self.feed.class(wanted(reader.wish)).unwrap();
-        match revision(&after) {
+        match revision(after) {
             None => self.begin(watcher, SnapshotReason::Initial),
             Some((instance, _)) if instance != self.feed.instance() => {
                 self.begin(watcher, SnapshotReason::QueenRestarted);
@@ -205,13 +209,16 @@ impl Model {
         }
     }
 
-    /// Lists everything instead of watching, and goes on from there.
-    fn list(&mut self, watcher: usize) {
+    /// Lists everything instead of watching, and goes on from there. A list takes its time: while it is read, a worker
+    /// changes.
+    fn list(&mut self, watcher: usize, name: u32, model: u8) {
         self.judge(watcher);
-        let (wish, now) = (self.readers[watcher].wish, self.feed.name_tip());
+        let (wish, began) = (self.readers[watcher].wish, self.feed.name_tip());
+        self.put_worker(name, model, 2, 1);
         self.readers[watcher].history = History::default();
         let lens = |object: &Seen| lens(wish, object);
-        let mut update = Update { revision: now.clone(), ..Update::default() };
+        let end = self.feed.name_tip();
+        let mut update = Update { revision: end.clone(), ..Update::default() };
         for object in self.log.last(self.feed.instance(), &lens).into_values() {
             match object {
                 Seen::Worker(worker) => {
@@ -224,8 +231,8 @@ impl Model {
         self.readers[watcher].history.opened(Duration::ZERO, "");
         self.say(watcher, Event::SnapshotBegin(SnapshotBegin { reason: SnapshotReason::Initial.into() }));
         self.say(watcher, Event::Update(update));
-        self.say(watcher, Event::SnapshotEnd(SnapshotEnd { revision: now }));
-        self.open(watcher);
+        self.say(watcher, Event::SnapshotEnd(SnapshotEnd { revision: end }));
+        self.open_after(watcher, &began);
     }
 
     fn bookmark(&mut self, watcher: usize) {

@@ -37,6 +37,8 @@ pub struct Place {
     states: u64,
     /// Removals up to this revision cannot matter: everything that was shown so far was looked at after them.
     begun: u64,
+    /// What appeared by this revision may be held: who resumes may have had a list, which is older by name than in fact.
+    listed: u64,
     snapshot: bool,
     /// It reads what its class shows, no longer the index itself.
     joined: bool,
@@ -59,7 +61,7 @@ impl Place {
     }
 
     pub(super) fn from(&self) -> From {
-        (self.revision(), self.beats, self.snapshot)
+        (self.revision(), self.beats, if self.listed > self.cursor { self.listed } else { 0 }, self.snapshot)
     }
 
     pub(super) fn is_behind(&self, forgotten: u64) -> bool {
@@ -151,7 +153,8 @@ impl Feed {
     /// The place of a watcher that has been told up to this revision; `None` where removals since are forgotten.
     pub fn resume(&self, Revision { cursor, whole }: Revision) -> Option<Place> {
         let inner = self.lock();
-        (cursor >= inner.forgotten).then(|| Place { cursor, whole, begun: cursor, ..Place::default() })
+        let listed = inner.revision;
+        (cursor >= inner.forgotten).then(|| Place { cursor, whole, begun: cursor, listed, ..Place::default() })
     }
 
     /// Reads on from `place`, at most about `max_bytes`. A watcher reads as one of the same class, always.
@@ -197,7 +200,7 @@ impl Feed {
         let (mut view, mut shelf, inner) = (class.view(), class.desk.shelf(), self.lock());
         view.advance(&inner, &class.wanted);
         // Who holds nothing can begin with what the class shows.
-        place.joined |= place.cursor == 0;
+        place.joined |= place.cursor.max(place.listed) == 0;
         if place.is_behind(inner.forgotten) {
             return Read::Behind;
         }
@@ -362,9 +365,9 @@ impl super::Object {
             let row = wanted.columns.filter(|_| held).and_then(|numbers| self.bytes.row(numbers));
             return Some(row.map_or_else(|| Part::Whole(wanted.cut(&self.bytes)), Part::Numbers));
         }
-        // It can only hold what was there at its cursor, and that matched when it was told: now, or before the last change
-        // of what filters look at.
-        let may_hold = self.created <= place.cursor && (matches || self.refiltered > place.whole);
+        // It can only hold what was there at its cursor or in a list, and that matched when it was told: now, or before the
+        // last change of what filters look at.
+        let may_hold = self.created <= place.cursor.max(place.listed) && (matches || self.refiltered > place.whole);
         may_hold.then(|| Part::Whole(if self.gone { Bytes::clone(&self.bytes) } else { self.subject.removal() }))
     }
 }

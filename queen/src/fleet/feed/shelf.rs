@@ -17,8 +17,9 @@ const SHARED: usize = 8;
 /// far below what anybody would call old.
 const SHARED_FOR: Duration = Duration::from_millis(25);
 
-/// Where a page begins: the revision, the beats, and whether it is part of a snapshot.
-pub(super) type From = (Revision, u64, bool);
+/// Where a page begins: the revision, the beats, how far a list may have told already, and whether it is part of a
+/// snapshot.
+pub(super) type From = (Revision, u64, u64, bool);
 
 /// A message, and where it ends.
 #[derive(Debug)]

@@ -151,6 +151,33 @@ fn w3_a_resume_yields_everything_newer() {
 }
 
 #[test]
+fn w3_a_watch_after_a_list_is_told_of_what_came_and_went_since_the_list_began() {
+    let mut bench = Bench::new();
+    bench.put(1, "a", 2);
+    let list = Revision::at(bench.feed.revision());
+    // The list tells of these too: it is read for longer than the moment by whose revision it goes.
+    bench.put(2, "a", 2);
+    bench.put(3, "a", 2);
+    bench.remove(2);
+    bench.put(3, "b", 2);
+    let only_a = Filter { model: "a".into(), ..Filter::default() };
+    for filter in [None, Some(&only_a)] {
+        let class = filter.map(|filter| bench.class(Some(filter), &[]));
+        let (mut place, mut mirror) = (bench.feed.resume(list).unwrap(), Mirror::default());
+        bench.tip(&mut place, class.as_deref(), &mut mirror);
+        let gone: &[&str] = if filter.is_some() { &["box/llm/2", "box/llm/3"] } else { &["box/llm/2"] };
+        assert_eq!(mirror.removed, gone);
+    }
+    // Who was there all along is not told of somebody he has never heard of.
+    let (mut place, mut mirror) = (bench.feed.start(), Mirror::default());
+    bench.tip(&mut place, None, &mut mirror);
+    bench.put(4, "a", 2);
+    bench.remove(4);
+    bench.tip(&mut place, None, &mut mirror);
+    assert_eq!(mirror.removed, Vec::<String>::new());
+}
+
+#[test]
 fn w3_a_place_behind_forgotten_removals_is_told_so() {
     let mut bench = Bench::new();
     bench.put(1, "m", 2);
@@ -263,6 +290,24 @@ fn merged_states_are_counted() {
     (0..5).for_each(|_| bench.put(1, "m", 2));
     bench.put(2, "m", 2);
     bench.tip(&mut place, None, &mut mirror);
+    assert_eq!(mirror.conflated, 4);
+}
+
+#[test]
+fn merged_states_are_counted_for_a_filter_too() {
+    let mut bench = Bench::new();
+    let only_m = Filter { model: "m".into(), ..Filter::default() };
+    let class = bench.class(Some(&only_m), &[]);
+    bench.put(1, "m", 2);
+    bench.put(2, "m", 2);
+    let (mut place, mut mirror) = (bench.feed.start(), Mirror::default());
+    bench.tip(&mut place, Some(&class), &mut mirror);
+    place.end_snapshot();
+    // Nobody of the class looks meanwhile.
+    (0..5).for_each(|at| bench.put(1, "m", 3 - at % 2));
+    (0..5).for_each(|_| bench.put(3, "other", 2));
+    bench.put(2, "m", 3);
+    bench.tip(&mut place, Some(&class), &mut mirror);
     assert_eq!(mirror.conflated, 4);
 }
 

@@ -17,7 +17,8 @@ pub enum Step {
     Bookmark { watcher: usize },
     Open { watcher: usize, wish: usize },
     Resume { watcher: usize },
-    List { watcher: usize },
+    /// A worker changes, or is new, between the list's revision and the list.
+    List { watcher: usize, name: u8, model: u8 },
     Restart { lost: u8 },
 }
 
@@ -38,7 +39,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => watcher.clone().prop_map(|watcher| Step::Bookmark { watcher }),
         1 => (watcher.clone(), 0..WISHES).prop_map(|(watcher, wish)| Step::Open { watcher, wish }),
         3 => watcher.clone().prop_map(|watcher| Step::Resume { watcher }),
-        1 => watcher.prop_map(|watcher| Step::List { watcher }),
+        2 => (watcher, 0..10_u8, 0..3_u8).prop_map(|(watcher, name, model)| Step::List { watcher, name, model }),
         1 => any::<u8>().prop_map(|lost| Step::Restart { lost }),
     ]
 }
