@@ -7,11 +7,13 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use std::borrow::Cow;
 use tonic::Status;
 use web::Dist;
 
@@ -62,7 +64,7 @@ fn file(path: &str, headers: &HeaderMap) -> Response {
     let mut response = if says(IF_NONE_MATCH, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        ([(CONTENT_TYPE, mime(path))], Body::from(found.data.into_owned())).into_response()
+        ([(CONTENT_TYPE, mime(path))], body(found.data)).into_response()
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -76,6 +78,14 @@ fn file(path: &str, headers: &HeaderMap) -> Response {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
+}
+
+/// What is built in is sent from where it lies: an answer that nobody reads keeps no copy of it.
+fn body(data: Cow<'static, [u8]>) -> Body {
+    match data {
+        Cow::Borrowed(data) => Body::from(Bytes::from_static(data)),
+        Cow::Owned(data) => Body::from(data),
+    }
 }
 
 fn mime(path: &str) -> &'static str {

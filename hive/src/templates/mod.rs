@@ -23,6 +23,8 @@ const FILE_MAX: u64 = 64 * 1024;
 const LISTED_MAX: usize = 256;
 /// So many names are told to whom asks for one that is not there.
 const NAMED_MAX: usize = 10;
+/// Bits of a file or directory that let a group or everybody write to it.
+const WRITABLE: u32 = 0o022;
 /// The ending of a template file.
 const ENDING: &str = "toml";
 
@@ -178,7 +180,7 @@ fn bytes(dir: &Path, path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     for (path, found) in [(dir, fs::metadata(dir)?), (path, file.metadata()?)] {
         let owner = found.uid();
-        if found.mode() & 0o002 != 0 || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
+        if found.mode() & WRITABLE != 0 || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
             let told = format!("{} can be written by others: it must be root's or this user's", path.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, told));
         }

@@ -209,9 +209,15 @@ fn templates_are_read_at_each_use() {
 fn a_template_that_others_can_write_is_not_started() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new(&[("w", "command = [\"one\"]\n")]);
-    fs::set_permissions(place.dir.path().join("w.toml"), fs::Permissions::from_mode(0o666)).unwrap();
-    let error = place.fill("w", &[]).unwrap_err().to_string();
-    assert!(error.contains("can be written by others"), "{error}");
+    let set =
+        |path: &str, mode| fs::set_permissions(place.dir.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
+    for (path, mode, good) in [("w.toml", 0o666, 0o644), ("w.toml", 0o664, 0o644), ("", 0o775, 0o755)] {
+        set(path, mode);
+        let error = place.fill("w", &[]).unwrap_err().to_string();
+        assert!(error.contains("can be written by others"), "{path} {mode:o}: {error}");
+        set(path, good);
+        assert!(place.fill("w", &[]).is_ok(), "{path} {good:o}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! and status. What may be started or stopped from here is decided by the hive.
 
 mod deadline;
+mod own;
 mod stream;
 
 use super::fleet::worker_name;
@@ -11,13 +12,14 @@ use crate::tunnel::{NoTunnel, was_not_sent};
 use common::HiveId;
 use proto::worker_service_client::WorkerServiceClient;
 use proto::worker_service_server::{WorkerService, WorkerServiceServer};
+use own::Own;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stream::Relay;
 use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// What a refused caller is told to wait.
 const RETRY: Duration = Duration::from_secs(1);
@@ -25,6 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_millis(500);
 /// The largest answer of a hive, in bytes: 4,096 workers with long command lines.
 const ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// The largest message of a stream of it, in bytes: a piece of output has 64 KiB at most, and an event a few.
+const MESSAGE_BYTES: usize = 128 * 1024;
 
 type Client = WorkerServiceClient<Channel>;
 
@@ -44,9 +48,10 @@ pub fn service(shared: Shared, bounds: &Bounds) -> WorkerServiceServer<Forward> 
 }
 
 impl Forward {
-    fn client(&self, hive: &HiveId) -> Result<Client, Status> {
+    /// A client of a hive that reads messages of at most so many bytes.
+    fn client(&self, hive: &HiveId, largest: usize) -> Result<Client, Status> {
         let channel = self.shared.tunnels.channel(hive).map_err(|error| self.not_called(hive, &error))?;
-        Ok(Client::new(channel).max_decoding_message_size(ANSWER_BYTES))
+        Ok(Client::new(channel).max_decoding_message_size(largest))
     }
 
     fn not_called(&self, hive: &HiveId, error: &NoTunnel) -> Status {
@@ -63,7 +68,7 @@ impl Forward {
     }
 
     /// Hands a unary call on. `usual` is how long it may take when its caller does not say.
-    async fn unary<Q: Clone, A>(
+    async fn unary<Q: Clone, A: Own>(
         &self,
         hive: HiveId,
         usual: Duration,
@@ -74,7 +79,7 @@ impl Forward {
         let _place = place(&self.calls, "calls to hives")?;
         let message = request.into_inner();
         let calling = self.sent(
-            &hive,
+            (&hive, ANSWER_BYTES),
             || {
                 let mut request = Request::new(message.clone());
                 request.set_timeout(limit + SLACK);
@@ -82,10 +87,12 @@ impl Forward {
             },
             call,
         );
-        tokio::select! {
-            () = self.shared.stopping.cancelled() => Err(Status::unavailable("the queen is stopping")),
-            answer = timeout(limit, calling) => answer.unwrap_or_else(|_| Err(late(&hive, limit))),
-        }
+        let mut answer = tokio::select! {
+            () = self.shared.stopping.cancelled() => return Err(Status::unavailable("the queen is stopping")),
+            answer = timeout(limit, calling) => answer.unwrap_or_else(|_| Err(late(&hive, limit)))?,
+        };
+        answer.get_mut().own(&hive)?;
+        Ok(answer)
     }
 
     /// Hands a stream on; it may last as long as its caller says, or for ever.
@@ -100,7 +107,7 @@ impl Forward {
         let of_hive = self.shared.tunnels.stream(&hive).map_err(|error| self.not_called(&hive, &error))?;
         let message = request.into_inner();
         let opening = limit.unwrap_or(deadline::OPENING).min(deadline::OPENING);
-        let calling = timeout(opening, self.sent(&hive, || Request::new(message.clone()), call));
+        let calling = timeout(opening, self.sent((&hive, MESSAGE_BYTES), || Request::new(message.clone()), call));
         let inner = calling.await.unwrap_or_else(|_| Err(late(&hive, opening)))?.into_inner();
         let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
         Ok(Response::new(Relay::new(hive, inner, left, self.shared.stopping.clone(), [place, of_hive])))
@@ -109,13 +116,13 @@ impl Forward {
     /// Makes a call; once more when the tunnel was left before the call was sent.
     async fn sent<Q, A>(
         &self,
-        hive: &HiveId,
+        (hive, largest): (&HiveId, usize),
         request: impl Fn() -> Request<Q>,
         call: impl AsyncFn(Client, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<Response<A>, Status> {
-        let mut answer = call(self.client(hive)?, request()).await;
+        let mut answer = call(self.client(hive, largest)?, request()).await;
         if answer.as_ref().is_err_and(was_not_sent) {
-            answer = call(self.client(hive)?, request()).await;
+            answer = call(self.client(hive, largest)?, request()).await;
         }
         let answer = answer.map_err(|status| relayed(hive, status))?;
         // What the hive says of its own transport is not the caller's.
@@ -133,6 +140,10 @@ fn relayed(hive: &HiveId, status: Status) -> Status {
     if Error::source(&status).is_some() {
         let told = "the tunnel broke before the answer came; what was asked for may have been done";
         return Status::unavailable(format!("hive {hive}: {told}"));
+    }
+    // No hive says this: it is our own decoder, which reads no larger answer.
+    if status.code() == Code::OutOfRange {
+        return Status::resource_exhausted(format!("hive {hive} gave an answer that is too large: {}", status.message()));
     }
     Status::with_details(status.code(), status.message(), bytes::Bytes::copy_from_slice(status.details()))
 }

@@ -125,6 +125,8 @@ async fn serve(mut pipe: Pipe, served: Served, calls: Calls, leave: Cancellation
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .max_concurrent_streams(STREAMS)
+        // The queen gives calls up together when this machine stood still for a moment; that must not end the others.
+        .http2_max_pending_accept_reset_streams(Some(STREAMS as usize))
         .layer(calls)
         .add_routes(served())
         .serve_with_incoming_shutdown(incoming, leaving);

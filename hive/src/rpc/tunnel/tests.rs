@@ -29,6 +29,8 @@ struct Taker {
     refusals: std::sync::Mutex<Vec<Status>>,
     /// When the newest tunnel was asked for, as the hive says.
     sent: std::sync::atomic::AtomicU64,
+    /// While this is so, nothing is sent to the hive.
+    held: watch::Receiver<bool>,
 }
 
 #[tonic::async_trait]
@@ -63,7 +65,15 @@ impl HiveService for Taker {
         let channel = Endpoint::from_static("http://hive").connect_with_connector_lazy(connect);
         self.attached.send((session, channel)).unwrap();
         let first = tokio_stream::once(Ok(AttachResponse::default()));
-        Ok(Response::new(Box::pin(first.chain(ReceiverStream::new(waiting).map(|data| Ok(AttachResponse { data }))))))
+        let held = self.held.clone();
+        let data = ReceiverStream::new(waiting).then(move |data| {
+            let mut held = held.clone();
+            async move {
+                held.wait_for(|held| !held).await.unwrap();
+                Ok(AttachResponse { data })
+            }
+        });
+        Ok(Response::new(Box::pin(first.chain(data))))
     }
 }
 
@@ -71,6 +81,7 @@ struct Place {
     attached: mpsc::UnboundedReceiver<(String, Channel)>,
     sessions: watch::Sender<Option<Session>>,
     stopping: CancellationToken,
+    held: watch::Sender<bool>,
     running: tokio::task::JoinHandle<()>,
     _state: tempfile::TempDir,
 }
@@ -80,7 +91,8 @@ impl Place {
         let (sender, attached) = mpsc::unbounded_channel();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let taker = Taker { attached: sender, refusals: std::sync::Mutex::new(refusals), sent: 0.into() };
+        let (held, holds) = watch::channel(false);
+        let taker = Taker { attached: sender, refusals: std::sync::Mutex::new(refusals), sent: 0.into(), held: holds };
         let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = tonic::transport::Server::builder().add_service(HiveServiceServer::new(taker));
         tokio::spawn(server.serve_with_incoming(incoming));
@@ -103,7 +115,7 @@ impl Place {
         let served: Served = Arc::new(move || services.routes(Caller::Network));
         let tunnel = Tunnel::new(url, common::link::Access::default(), sessions.subscribe(), served, idle);
         let running = tokio::spawn(tunnel.run(stopping.clone()));
-        Self { attached, sessions, stopping, running, _state: state }
+        Self { attached, sessions, stopping, held, running, _state: state }
     }
 
     async fn next(&mut self) -> (String, Channel) {
@@ -143,6 +155,26 @@ async fn an_idle_tunnel_is_left_for_the_next_one_and_one_in_use_is_not() {
     tokio::time::timeout(PATIENCE, gone).await.unwrap();
     place.stopping.cancel();
     tokio::time::timeout(PATIENCE, place.running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_are_given_up_together_end_no_other_call() {
+    let mut place = Place::new(IDLE, vec![]).await;
+    let (_, tunnel) = place.next().await;
+    let mut events = follow(&tunnel).await;
+    place.held.send_replace(true);
+    // The queen's calls have deadlines. Of these the hive hears when they are over.
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let tunnel = tunnel.clone();
+        calls.spawn(async move { tokio::time::timeout(Duration::from_millis(200), describe(&tunnel)).await });
+    }
+    assert!(calls.join_all().await.iter().all(Result::is_err));
+    place.held.send_replace(false);
+    assert_eq!(describe(&tunnel).await.unwrap(), 7, "the tunnel is the same");
+    let more = tokio::time::timeout(Duration::from_millis(100), events.message()).await;
+    assert!(more.is_err(), "who follows events still does: {more:?}");
+    place.stopping.cancel();
 }
 
 #[tokio::test]

@@ -15,8 +15,9 @@ pub const GRACE: Duration = Duration::from_secs(30);
 pub const START: Duration = Duration::from_secs(30);
 /// How long a start is waited for that does not say, as the hive has it.
 pub const WAIT: Duration = Duration::from_secs(600);
-/// No unary call lasts longer, whatever its caller says: the longest grace, and what follows it.
-pub const LONGEST: Duration = Duration::from_secs(3_600 + 60);
+/// No unary call lasts longer, whatever its caller says: as long as a hive waits for a worker to become ready, and what
+/// follows.
+pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3_600 + 60);
 /// A stream has begun after this long, or is given up.
 pub const OPENING: Duration = Duration::from_secs(10);
 

@@ -1,6 +1,7 @@
 //! A forwarded stream: the hive's messages as they come, until it, the caller's deadline or the queen ends it. Dropping
 //! it cancels the call on the hive.
 
+use super::own::Own;
 use super::relayed;
 use crate::bound::Place;
 use common::HiveId;
@@ -48,7 +49,7 @@ impl<T> Relay<T> {
     }
 }
 
-impl<T> Stream for Relay<T> {
+impl<T: Own> Stream for Relay<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -71,7 +72,11 @@ impl<T> Stream for Relay<T> {
                 self.inner = None;
                 Poll::Ready(None)
             }
-            message => message,
+            Poll::Ready(Some(Ok(mut message))) => match message.own(&self.hive) {
+                Ok(()) => Poll::Ready(Some(Ok(message))),
+                Err(status) => self.end(status),
+            },
+            Poll::Pending => Poll::Pending,
         }
     }
 }
