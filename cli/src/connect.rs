@@ -97,36 +97,43 @@ pub async fn answer<T>(
     what: &str,
     asking: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, Failure> {
+    in_time(limit, asking).await.map_err(|status| refused(what, &status))
+}
+
+/// The same with the status itself, for whoever decides by it whether to ask again. Of a stream it is the opening that
+/// is waited for.
+pub async fn in_time<T>(
+    limit: Duration,
+    asking: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
     match tokio::time::timeout(limit, asking).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(refused(what, &status)),
+        Ok(answer) => answer.map(Response::into_inner),
         Err(_) => {
             let limit = crate::show::units::time(limit);
-            Err(Failure::Failed(format!("failed to {what}: no answer within {limit}; give it longer with --timeout")))
+            Err(Status::deadline_exceeded(format!("no answer within {limit}; give it longer with --timeout")))
         }
     }
 }
 
-/// The same for what changes something: when the connection breaks, nobody here knows whether it was done. `look` is
-/// how to find out.
+/// The same for what changes something: when the connection breaks or no answer comes in time, nobody here knows whether
+/// it was done. `look` is how to find out.
 pub async fn deed<T>(
     limit: Duration,
     what: &str,
     look: &str,
     asking: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, Failure> {
-    let mut lost = false;
-    let asking = async {
-        let answer = asking.await;
-        lost = answer.as_ref().is_err_and(|status| std::error::Error::source(status).is_some());
-        answer
-    };
-    let answer = answer(limit, what, asking).await;
-    answer.map_err(|failure| match failure {
-        Failure::Failed(words) | Failure::Unreachable(words) if lost => {
-            Failure::Failed(format!("{words}; the connection broke, and it may have been done: {look}"))
+    in_time(limit, asking).await.map_err(|status| {
+        let broke = std::error::Error::source(&status).is_some();
+        match refused(what, &status) {
+            Failure::Failed(words) | Failure::Unreachable(words) if broke => {
+                Failure::Failed(format!("{words}; the connection broke, and it may have been done: {look}"))
+            }
+            Failure::Failed(words) if status.code() == Code::DeadlineExceeded => {
+                Failure::Failed(format!("{words}; it may have been done: {look}"))
+            }
+            other => other,
         }
-        other => other,
     })
 }
 
@@ -166,5 +173,36 @@ pub fn told(status: &Status) -> String {
         (Some(cause), _) => cause,
         (None, "") => status.code().description().to_owned(),
         (None, message) => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    /// What is told when this comes of starting something.
+    async fn told(asking: impl Future<Output = Result<Response<()>, Status>>) -> String {
+        let done = deed(Duration::ZERO, "start it", "`rbee ps` tells", asking).await;
+        done.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn what_was_not_answered_in_time_may_have_been_done() {
+        let wanted = "failed to start it: no answer within 0.0s; give it longer with --timeout; it may have been done: \
+                      `rbee ps` tells";
+        assert_eq!(told(pending()).await, wanted);
+        let late = told(ready(Err(Status::deadline_exceeded("hive box has not answered")))).await;
+        assert_eq!(late, "failed to start it: hive box has not answered; it may have been done: `rbee ps` tells");
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_was_not_done_and_a_broken_connection_is_named() {
+        for refusal in [Status::not_found("no"), Status::unavailable("no"), Status::invalid_argument("no")] {
+            assert_eq!(told(ready(Err(refusal))).await, "failed to start it: no");
+        }
+        let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
+        let wanted = "failed to start it: reset; the connection broke, and it may have been done: `rbee ps` tells";
+        assert_eq!(told(ready(Err(broken))).await, wanted);
     }
 }

@@ -4,7 +4,7 @@ use crate::args::Global;
 use crate::failure::Failure;
 use crate::serve::settings;
 use crate::{connect, verbs};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,13 +21,18 @@ const HINT: Duration = Duration::from_secs(2);
 /// The hive of this machine to talk to. `hive` says which one when there are several.
 ///
 /// # Errors
-/// `Usage` when several hives run here and nothing tells which is meant; it names them.
+/// `Usage` when several hives run here and nothing tells which is meant; it names them. `Usage` when only somebody else's
+/// does.
 pub async fn socket(global: &Global, hive: Option<&str>) -> Result<PathBuf, Failure> {
     if let Some(path) = &global.socket {
         return Ok(path.clone());
     }
     match tokio::time::timeout(HINT, local_hives(global)).await.ok().flatten() {
-        Some(local) => choose(local, hive).map(|found| found.unwrap_or_else(usual_socket)),
+        Some(local) => {
+            let ours = [0, nix::unistd::geteuid().as_raw()];
+            let found = choose(local, hive, |socket| belongs_to(socket, ours))?;
+            Ok(found.unwrap_or_else(usual_socket))
+        }
         None => Ok(usual_socket()),
     }
 }
@@ -40,14 +45,31 @@ async fn local_hives(global: &Global) -> Option<Vec<proto::Hive>> {
     Some(answer.hives.into_iter().filter(here).collect())
 }
 
-fn choose(local: Vec<proto::Hive>, wish: Option<&str>) -> Result<Option<PathBuf>, Failure> {
-    let mut fitting: Vec<proto::Hive> =
-        local.into_iter().filter(|hive| wish.is_none_or(|wish| hive.id == wish)).collect();
+/// Whether it is one of these users'. What cannot be looked at will not be got through either, which is told then.
+fn belongs_to(socket: &Path, users: [u32; 2]) -> bool {
+    std::fs::metadata(socket).map_or(true, |found| users.contains(&found.uid()))
+}
+
+/// Any user of this machine can have a hive registered, and whoever listens is told commands and secrets: what the queen
+/// says of a socket is followed only if it is `trusted`.
+fn choose(
+    local: Vec<proto::Hive>,
+    wish: Option<&str>,
+    trusted: impl Fn(&Path) -> bool,
+) -> Result<Option<PathBuf>, Failure> {
+    let fitting = local.into_iter().filter(|hive| wish.is_none_or(|wish| hive.id == wish));
+    // Somebody else's does not compete.
+    let (mut fitting, others): (Vec<proto::Hive>, Vec<proto::Hive>) =
+        fitting.partition(|hive| trusted(Path::new(&hive.socket)));
     // A hive that ended a while ago is still known; it does not compete with one that lives.
     if fitting.iter().any(|hive| hive.freshness() == proto::Freshness::Live) {
         fitting.retain(|hive| hive.freshness() == proto::Freshness::Live);
     }
     match fitting.as_slice() {
+        [] if !others.is_empty() => Err(Failure::Usage(format!(
+            "the socket belongs to another user: {}; if you trust whoever that is, name it with --socket",
+            names(&others)
+        ))),
         [] => match wish {
             Some(wish) => Err(Failure::Nothing(format!(
                 "no hive called {wish:?} is known to run on this machine; `rbee hives` lists them, --socket names one directly"
@@ -55,14 +77,17 @@ fn choose(local: Vec<proto::Hive>, wish: Option<&str>) -> Result<Option<PathBuf>
             None => Ok(None),
         },
         [one] => Ok(Some(PathBuf::from(&one.socket))),
-        several => {
-            let names: Vec<String> = several.iter().map(|hive| format!("{} ({})", hive.id, hive.socket)).collect();
-            Err(Failure::Usage(format!(
-                "several hives run on this machine, say which with --socket: {}",
-                names.join(", ")
-            )))
-        }
+        several => Err(Failure::Usage(format!(
+            "several hives run on this machine, say which with --socket: {}",
+            names(several)
+        ))),
     }
+}
+
+/// Each with its socket: "a (/run/a.sock), b (/run/b.sock)".
+fn names(hives: &[proto::Hive]) -> String {
+    let names: Vec<String> = hives.iter().map(|hive| format!("{} ({})", hive.id, hive.socket)).collect();
+    names.join(", ")
 }
 
 /// Where a hive of this user keeps its state unless told otherwise.
@@ -157,19 +182,48 @@ mod tests {
     #[test]
     fn one_hive_here_is_the_one_that_is_meant() {
         let live = proto::Freshness::Live;
-        assert_eq!(choose(vec![], None).unwrap(), None);
-        assert_eq!(choose(vec![hive("a", live)], None).unwrap(), Some("/run/a.sock".into()));
-        assert_eq!(choose(vec![hive("a", live), hive("b", live)], Some("b")).unwrap(), Some("/run/b.sock".into()));
+        let choose = |local, wish| choose(local, wish, |_| true).unwrap();
+        assert_eq!(choose(vec![], None), None);
+        assert_eq!(choose(vec![hive("a", live)], None), Some("/run/a.sock".into()));
+        assert_eq!(choose(vec![hive("a", live), hive("b", live)], Some("b")), Some("/run/b.sock".into()));
         let dead = hive("old", proto::Freshness::Lost);
-        assert_eq!(choose(vec![dead, hive("a", live)], None).unwrap(), Some("/run/a.sock".into()));
+        assert_eq!(choose(vec![dead, hive("a", live)], None), Some("/run/a.sock".into()));
     }
 
     #[test]
     fn several_hives_here_are_named() {
         let live = proto::Freshness::Live;
-        let told = choose(vec![hive("a", live), hive("b", live)], None).unwrap_err().to_string();
+        let told = choose(vec![hive("a", live), hive("b", live)], None, |_| true).unwrap_err().to_string();
         assert!(told.contains("a (/run/a.sock), b (/run/b.sock)"), "{told}");
-        assert!(matches!(choose(vec![hive("a", live)], Some("c")), Err(Failure::Nothing(_))));
+        assert!(matches!(choose(vec![hive("a", live)], Some("c"), |_| true), Err(Failure::Nothing(_))));
+    }
+
+    #[test]
+    fn somebody_elses_socket_is_not_followed_unless_it_is_named() {
+        let (live, lost) = (proto::Freshness::Live, proto::Freshness::Lost);
+        let choose = |local, wish| choose(local, wish, |socket| socket != Path::new("/run/evil.sock"));
+        assert_eq!(choose(vec![hive("evil", live), hive("a", live)], None).unwrap(), Some("/run/a.sock".into()));
+        assert_eq!(choose(vec![hive("a", lost), hive("evil", live)], None).unwrap(), Some("/run/a.sock".into()));
+        for wish in [None, Some("evil")] {
+            let told = choose(vec![hive("evil", live)], wish).unwrap_err();
+            let named = |words: &str| words.contains("evil (/run/evil.sock)") && words.contains("--socket");
+            assert!(matches!(&told, Failure::Usage(words) if named(words)), "{told}");
+        }
+        assert!(matches!(choose(vec![hive("evil", live)], Some("a")), Err(Failure::Nothing(_))));
+    }
+
+    #[test]
+    fn a_socket_belongs_to_whom_its_file_belongs() {
+        let place = tempfile::tempdir().unwrap();
+        let (socket, link) = (place.path().join("hive.sock"), place.path().join("link"));
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink(&socket, &link).unwrap();
+        let ours = nix::unistd::geteuid().as_raw();
+        for path in [&socket, &link] {
+            assert!(belongs_to(path, [u32::MAX, ours]), "{path:?}");
+            assert!(!belongs_to(path, [u32::MAX; 2]), "{path:?}");
+        }
+        assert!(belongs_to(&place.path().join("nowhere"), [u32::MAX; 2]), "connecting tells why it is not there");
     }
 
     #[test]

@@ -41,9 +41,23 @@ pub fn put(bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
     }
 }
 
-/// Says something to people, on stderr. A closed stderr is their choice.
+/// Writes one line to stdout, of words that may come from another machine.
+pub fn put_line(words: &str) -> Result<(), Failure> {
+    put(plain(words) + "\n")
+}
+
+/// Says something to people, on stderr. Much of it is what other machines answered. A closed stderr is their choice.
 pub fn say(words: impl std::fmt::Display) {
-    let _unheard = writeln!(std::io::stderr(), "{words}");
+    let _unheard = writeln!(std::io::stderr(), "{}", blanked(&words.to_string(), &['\n', '\t']));
+}
+
+/// On one line, and without what steers a terminal: each control character is a blank.
+pub fn plain(text: &str) -> String {
+    blanked(text, &[])
+}
+
+fn blanked(text: &str, kept: &[char]) -> String {
+    text.chars().map(|c| if c.is_control() && !kept.contains(&c) { ' ' } else { c }).collect()
 }
 
 /// Tells why a verb failed.
@@ -51,5 +65,17 @@ pub fn complain(failure: &Failure) {
     let words = failure.to_string();
     if !words.is_empty() {
         say(format_args!("rbee: {words}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_said_steers_the_terminal() {
+        let text = "a\x1b[2Jb\r\nc\t\u{9b}1m\u{7f}ü";
+        assert_eq!(plain(text), "a [2Jb  c  1m ü");
+        assert_eq!(blanked(text, &['\n', '\t']), "a [2Jb \nc\t 1m ü");
     }
 }

@@ -41,9 +41,10 @@ pub struct About {
 }
 
 impl About {
-    /// The record of a hive that has just opened.
+    /// The record of a hive that has just opened. What it granted before is in it: what is held must not look free until
+    /// the first round is over.
     pub fn new(config: &Config, life: &Life, templates: Arc<Templates>) -> Self {
-        let draining = life.draining_changes();
+        let (draining, held) = (life.draining_changes(), life.held(&Arc::default()));
         let record = proto::Hive {
             id: config.id.to_string(),
             hostname: config.hostname.clone(),
@@ -60,6 +61,9 @@ impl About {
             memory_total_bytes: memory_total(&config.proc_root.join("meminfo")),
             kernel: kernel(),
             remote_start: templates.is_on(),
+            holds: held.holds,
+            last_fencing_token: held.last_token,
+            aborted_reservations: held.aborted,
             ..proto::Hive::default()
         };
         let reasons = life.placement_reasons();

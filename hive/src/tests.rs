@@ -56,3 +56,29 @@ async fn l1_a_hive_that_is_refused_leaves_no_socket_behind() {
     fs::remove_dir(state.path().join("journal")).unwrap();
     assert!(Hive::open(config(state.path(), free), CancellationToken::new()).await.is_ok());
 }
+
+#[tokio::test]
+async fn g3_what_was_granted_before_is_in_the_first_record() {
+    let state = tempfile::tempdir().unwrap();
+    let place = || config(state.path(), state.path().join("hive.sock"));
+    let stopping = CancellationToken::new();
+    let first = Hive::open(place(), stopping.clone()).await.unwrap();
+    let command = ["sleep", "600"].map(str::to_owned).to_vec();
+    let start = proto::StartWorkerRequest { group: "llm".into(), instance: "1".into(), command, ..Default::default() };
+    first.life().start(start).await.unwrap();
+    let wish = proto::HoldWish { what: Some(proto::hold_wish::What::Worker("llm/1".into())) };
+    let ttl = Some(common::duration(Duration::from_secs(60)));
+    let request = proto::HoldRequest { reservation: "r1".into(), wishes: vec![wish], ttl, ..Default::default() };
+    let held = first.life().hold(request).await.unwrap();
+    stopping.cancel();
+    first.life().closed().await;
+    drop(first);
+
+    let again = Hive::open(place(), CancellationToken::new()).await.unwrap();
+    let about = About::new(&place(), again.life(), Arc::new(Templates::new(None)));
+    let record = about.subscribe().borrow().clone();
+    let name = common::WorkerId::new("llm", "1").unwrap();
+    again.life().stop(&name, Duration::ZERO, "this test").await.unwrap();
+    assert_eq!(record.holds, held);
+    assert_eq!(record.last_fencing_token, held[0].fencing_token);
+}

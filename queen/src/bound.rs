@@ -12,9 +12,9 @@ pub struct Bound {
     refused: AtomicU64,
 }
 
-/// A place within a bound, given back when it drops.
+/// A place within a bound, or several, given back when it drops.
 #[derive(Debug)]
-pub struct Place(Arc<Bound>);
+pub struct Place(Arc<Bound>, usize);
 
 impl Bound {
     /// At most `limit` places.
@@ -24,12 +24,17 @@ impl Bound {
 
     /// A place, or `None` when all are taken, which is counted.
     pub fn enter(self: &Arc<Self>) -> Option<Place> {
-        let next = |taken: usize| (taken < self.limit).then_some(taken + 1);
+        self.take(1)
+    }
+
+    /// So many places at once, or none.
+    pub fn take(self: &Arc<Self>, places: usize) -> Option<Place> {
+        let next = |taken: usize| taken.checked_add(places).filter(|taken| *taken <= self.limit);
         if self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, next).is_err() {
             self.refuse();
             return None;
         }
-        Some(Place(Arc::clone(self)))
+        Some(Place(Arc::clone(self), places))
     }
 
     /// Counts a refusal that somebody else decided upon.
@@ -55,7 +60,7 @@ impl Bound {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+        self.0.taken.fetch_sub(self.1, Ordering::AcqRel);
     }
 }
 
@@ -68,6 +73,8 @@ pub struct Bounds {
     pub per_address: Arc<Bound>,
     /// Unary calls that run.
     pub calls: Arc<Bound>,
+    /// Reservations that are being made.
+    pub reserving: Arc<Bound>,
     /// Unary calls to hives.
     pub hive_calls: Arc<Bound>,
     /// Streams from hives.
@@ -82,6 +89,8 @@ pub struct Bounds {
     pub header_bytes: Arc<Bound>,
     /// Calls at once on one connection.
     pub streams: Arc<Bound>,
+    /// Bytes of answers that wait for their readers, of all connections together.
+    pub unread_bytes: Arc<Bound>,
 }
 
 impl Bounds {
@@ -91,6 +100,7 @@ impl Bounds {
             connections: Bound::new(config.max_connections),
             per_address: Bound::new(config.max_connections_per_address),
             calls: Bound::new(config.max_calls),
+            reserving: Bound::new(config.max_reserving),
             hive_calls: Bound::new(config.max_hive_calls),
             hive_streams: Bound::new(config.max_hive_streams),
             tunnels: Bound::new(config.max_tunnels),
@@ -98,6 +108,7 @@ impl Bounds {
             request_bytes: Bound::new(config.max_request_bytes),
             header_bytes: Bound::new(config.max_header_bytes as usize),
             streams: Bound::new(config.max_streams as usize),
+            unread_bytes: Bound::new(config.max_unread_bytes),
         }
     }
 }
@@ -114,6 +125,16 @@ mod tests {
         drop(one);
         let _three = bound.enter().unwrap();
         assert_eq!((bound.taken(), bound.limit(), bound.refused()), (2, 2, 2));
+    }
+
+    #[test]
+    fn several_places_are_taken_whole_or_not() {
+        let bound = Bound::new(10);
+        let six = bound.take(6).unwrap();
+        assert!(bound.take(5).is_none() && bound.take(usize::MAX).is_none());
+        let _four = bound.take(4).unwrap();
+        drop(six);
+        assert_eq!((bound.taken(), bound.refused()), (4, 2));
     }
 
     #[test]

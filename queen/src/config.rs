@@ -52,8 +52,13 @@ pub struct Config {
     pub max_connections_per_address: usize,
     /// The most calls at once on one connection.
     pub max_streams: u32,
+    /// The most bytes of answers that wait for their readers, of all connections over HTTP/2 together; watches and streams
+    /// from hives, which have bounds of their own, are not counted.
+    pub max_unread_bytes: usize,
     /// The most unary calls that run at once.
     pub max_calls: usize,
+    /// The most reservations that are being made at once, those whose callers have left among them.
+    pub max_reserving: usize,
     /// The most unary calls that are on their way to hives; a stop is one for as long as its grace lasts.
     pub max_hive_calls: usize,
     /// The most streams of logs and events from hives that are open at once; each may hold 64 KiB. Of one hive there are
@@ -93,7 +98,9 @@ impl Default for Config {
             max_connections: 49_152,
             max_connections_per_address: 1_024,
             max_streams: 256,
+            max_unread_bytes: 256 * 1024 * 1024,
             max_calls: 1_024,
+            max_reserving: 512,
             max_hive_calls: 1_024,
             max_hive_streams: 1_024,
             max_tunnels: 20_000,

@@ -18,6 +18,7 @@ mod server;
 mod services;
 mod tunnel;
 
+pub use bound::Bound;
 pub use config::Config;
 pub use queen::{BindError, Queen, ServeError};
 pub use server::http2;

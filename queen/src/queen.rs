@@ -116,8 +116,10 @@ impl Queen {
         let ways = tunnels.clone();
         let ways = Ways::new(move |hive| ways.channel(hive));
         let (guard, renewal) = Guard::new(address, &config, Arc::clone(&counts)).map_err(BindError::Guard)?;
+        let (max_age, grace, places) = (config.max_age, config.grace, bounds.reserving.clone());
+        let reserving = Reserving::new(fleet.clone(), ways, max_age, grace, places);
         let shared = Shared {
-            reserving: Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace)),
+            reserving: Arc::new(reserving),
             fleet,
             tunnels,
             config: Arc::new(config),

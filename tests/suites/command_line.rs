@@ -75,6 +75,8 @@ fn usage_errors_exit_with_2() {
     refused(&scene.rbee(&["no-such-verb"]), 2, &["no-such-verb"]);
     refused(&scene.rbee(&["find"]), 2, &[]);
     refused(&scene.rbee(&["queen", "--listen", "nonsense"]), 2, &["nonsense"]);
+    let parts = ["stale-after 3s (the default) is longer than lost-after 2s"];
+    refused(&scene.rbee(&["queen", "--listen", "127.0.0.1:0", "--lost-after", "2s"]), 2, &parts);
 }
 
 #[test]

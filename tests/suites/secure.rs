@@ -107,6 +107,32 @@ async fn queen_hive_and_verbs_meet_over_tls_with_tokens() {
 }
 
 #[tokio::test]
+async fn a_follower_that_may_not_look_is_told_so_and_ends() {
+    let (scene, papers) = (Scene::new(), Papers::new());
+    papers.give("viewer.eve");
+    let (_queen, url) = secure_queen(&scene, &papers).await;
+    let viewer = || shown(&scene, &papers, &url, "viewer.eve");
+    let nobody = || {
+        let mut command = viewer();
+        command.env_remove("RBEE_TOKEN_FILE");
+        command
+    };
+    for (name, mut command, args, why) in [
+        ("a viewer's logs", viewer(), ["logs", "-f", "box/llm/1"], "needs the role operator"),
+        ("nobody's logs", nobody(), ["logs", "-f", "box/llm/1"], "--token-file"),
+        ("nobody's events", nobody(), ["events", "-f", "--hive=box"], "--token-file"),
+    ] {
+        command.args(args);
+        let mut follower = Process::start(command, &scene.dir().join(name));
+        let look = || std::future::ready(follower.ended());
+        let (code, _) = eventually(name, SOON, look).await;
+        let said = follower.log();
+        assert!(code == Some(1) && said.contains(why) && !said.contains(SECRET), "{name}: {code:?}, {said}");
+        assert!(!said.contains("trying again"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_hive_with_another_hives_token_is_told_whose_it_is() {
     let (scene, papers) = (Scene::new(), Papers::new());
     for name in ["hive.box", "hive.other"] {

@@ -6,6 +6,7 @@ use proto::{
     Hold, HoldRequest, HoldResponse, ListHoldsRequest, ListHoldsResponse, ReleaseHoldRequest, ReleaseHoldResponse,
     RenewHoldRequest, RenewHoldResponse, ReserveRequest,
 };
+use queen::Bound;
 use queen::fleet::Fleet;
 use queen::reserve::{Answered, Refused, Reserving, Ways, Wish};
 use std::collections::HashMap;
@@ -80,7 +81,8 @@ impl Reservations {
             endpoint.tcp_nodelay(true).connect().await.expect("a connection on loopback")
         });
         let ways = Ways::new(move |_| Ok(channel.clone()));
-        let reserving = Arc::new(Reserving::new(fleet, ways, MAX_AGE, Duration::ZERO));
+        let places = Bound::new(queen::Config::default().max_reserving);
+        let reserving = Arc::new(Reserving::new(fleet, ways, MAX_AGE, Duration::ZERO, places));
         Self { runtime, reserving }
     }
 

@@ -101,7 +101,7 @@ fn line(finding: &Finding, colour: bool) -> String {
     let grade = format!("{:<7}", word(finding.grade));
     let grade = if colour { tint.paint(&grade) } else { grade };
     let mend = finding.mend.as_ref().map_or(String::new(), |mend| format!("\n{:22}mend: {mend}", ""));
-    format!("{grade}  {:<11}  {}{mend}\n", finding.check, finding.says)
+    format!("{grade}  {:<11}  {}{mend}\n", finding.check, terminal::plain(&finding.says))
 }
 
 fn json(finding: &Finding) -> serde_json::Value {

@@ -1,7 +1,7 @@
 //! `rbee queen`: what she is told, by flags and environment, else the configuration file, else the defaults.
 
 use super::agent::{Picked, Source, pick};
-use super::settings::queen::{BOUNDS, QueenSection, TIMES};
+use super::settings::queen::{BOUNDS, QueenSection, SILENCES, TIMES};
 use super::settings::{self};
 use super::stop_signal;
 use crate::args::{Queen, QueenAlone};
@@ -85,6 +85,7 @@ fn default_listen() -> SocketAddr {
 impl Choices {
     /// As the queen takes it.
     fn config(self) -> Result<::queen::Config, Failure> {
+        self.in_order()?;
         let tls = match (self.tls_cert.value, self.tls_key.value) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
             (None, None) => None,
@@ -108,6 +109,26 @@ impl Choices {
             (bound.set)(&mut config, picked.value);
         }
         Ok(config)
+    }
+
+    /// A hive is stale before it is lost, and lost before it is removed.
+    ///
+    /// # Errors
+    /// `Usage` when these times say otherwise; it names two of them.
+    pub fn in_order(&self) -> Result<(), Failure> {
+        let said = |key: &str, time: &Picked<Duration>| {
+            let default = if time.from == Source::Default { " (the default)" } else { "" };
+            format!("{key} {:?}{default}", time.value)
+        };
+        let silences = || TIMES.iter().zip(&self.times).take(SILENCES);
+        match silences().zip(silences().skip(1)).find(|((_, sooner), (_, later))| sooner.value > later.value) {
+            None => Ok(()),
+            Some(((first, sooner), (second, later))) => Err(Failure::Usage(format!(
+                "{} is longer than {}: a hive is first stale, then lost, then removed",
+                said(first.key, sooner),
+                said(second.key, later)
+            ))),
+        }
     }
 
     /// Each connection is an open file. By default there are no more of them than may be open: whoever comes then is told
@@ -208,6 +229,23 @@ mod tests {
             ["stale-after", "token-dir", "max-hives", "lost-after", "max-watchers", "max-calls", "listen"].map(from);
         use Source::{Default, File, Given};
         assert_eq!(all, [Given, Given, Given, File, File, Default, Default]);
+    }
+
+    #[test]
+    fn times_that_contradict_one_another_are_refused() {
+        let config = |words: &[&str], file: &str| chosen(words, file, |_| None).unwrap().config();
+        let told = |words: &[&str], file: &str| match config(words, file).unwrap_err() {
+            Failure::Usage(words) => words.split_once(": a hive is").map(|(words, _)| words.to_owned()),
+            other => panic!("{other}"),
+        };
+        let wanted = "stale-after 3s (the default) is longer than lost-after 1.5s";
+        assert_eq!(told(&["--lost-after", "1500ms"], "").as_deref(), Some(wanted));
+        let wanted = "lost-after 120s is longer than remove-after 90s (the default)";
+        assert_eq!(told(&[], "[queen]\nlost-after = \"2m\"\n").as_deref(), Some(wanted));
+        let wanted = "stale-after 10.1s is longer than lost-after 10s";
+        assert_eq!(told(&["--stale-after", "10.1s"], "[queen]\nlost-after = \"10s\"\n").as_deref(), Some(wanted));
+        let alike = ["--stale-after", "5s", "--lost-after", "5s", "--remove-after", "5s"];
+        assert!(config(&alike, "").is_ok() && config(&["--max-age", "1d"], "").is_ok());
     }
 
     #[test]

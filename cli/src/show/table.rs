@@ -1,5 +1,7 @@
 //! Columns that fit the terminal: wide texts are cut first, then the least important columns go.
 
+use crate::terminal::plain;
+
 /// Between two columns.
 const GAP: &str = "  ";
 /// A text column is not cut below this many characters.
@@ -184,8 +186,7 @@ fn cut(text: &str, width: usize) -> String {
 
 /// Names come from other machines: nothing in them may steer this terminal.
 fn cleaned(cell: &Cell) -> Cell {
-    let text = cell.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    Cell { text, tint: cell.tint }
+    Cell { text: plain(&cell.text), tint: cell.tint }
 }
 
 #[cfg(test)]

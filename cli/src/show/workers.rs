@@ -48,7 +48,7 @@ pub fn print<M: prost::Message>(
     match global.output {
         Output::Json => json::print(name, whole),
         Output::Jsonl => workers.iter().try_for_each(|worker| json::print_line("Worker", worker)),
-        Output::Name => workers.iter().try_for_each(|worker| terminal::put(naming::full(worker) + "\n")),
+        Output::Name => workers.iter().try_for_each(|worker| terminal::put_line(&naming::full(worker))),
         Output::Table | Output::Wide => terminal::put(table(global, workers)),
     }
 }

@@ -32,6 +32,7 @@ fn check(file: Option<&Path>) -> Result<(), Failure> {
     let mut good = String::new();
     for name in names {
         if let Some((path, read)) = settings::read(named.as_deref(), name)? {
+            check_times(&path, &read)?;
             good.push_str(&format!("{}: good, {}\n", path.display(), summary(&read)));
         }
     }
@@ -41,6 +42,22 @@ fn check(file: Option<&Path>) -> Result<(), Failure> {
         return Err(Failure::Nothing(format!("there is no configuration file: looked for {}", places.join(" and "))));
     }
     terminal::put(good)
+}
+
+/// What each setting may be was looked at when the file was read; these have to fit one another.
+fn check_times(path: &Path, read: &File) -> Result<(), Failure> {
+    if read.queen.times.is_empty() {
+        return Ok(());
+    }
+    let wrong = |failure| Failure::Usage(format!("{}: {failure}", path.display()));
+    queen_without_flags(read)?.in_order().map_err(wrong)
+}
+
+/// What counts then is in the environment, the file, and the defaults.
+fn queen_without_flags(file: &File) -> Result<queen::Choices, Failure> {
+    let cli = args::parse(["rbee", "queen"].map(Into::into)).map_err(|error| Failure::Usage(error.to_string()))?;
+    let Verb::Queen(alone) = cli.verb else { return Err(Failure::Usage("failed to read the environment".to_owned())) };
+    queen::choose(&alone.queen, &file.queen, |name| std::env::var(name).ok())
 }
 
 fn summary(read: &File) -> String {
@@ -61,11 +78,7 @@ fn show(global: &Global, file: Option<&Path>) -> Result<(), Failure> {
     let global = Global { queen: cli.global.queen, queen_given: cli.global.queen_given, ..global.clone() };
     let choices = choose(&global, &hive.agent, &file, None)?;
     let (queen_place, queen_file) = found(settings::read(named.as_deref(), settings::QUEEN)?);
-    let queen = args::parse(["rbee", "queen"].map(Into::into)).map_err(|error| Failure::Usage(error.to_string()))?;
-    let Verb::Queen(queen) = queen.verb else {
-        return Err(Failure::Usage("failed to read the environment".to_owned()));
-    };
-    let queen = queen::choose(&queen.queen, &queen_file.queen, |name| std::env::var(name).ok())?;
+    let queen = queen_without_flags(&queen_file)?;
     terminal::put(text(&choices, &file.observe, &place) + "\n" + &queen_text(&queen, &queen_place))
 }
 
@@ -225,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_of_a_queen_can_be_read_again() {
-        let given = "[queen]\nlisten = \"0.0.0.0:1\"\ntls-cert = \"/c\"\ntls-key = \"/k\"\nmax-hives = 3\nlost-after = \"1.5s\"\n";
+        let given = "[queen]\nlisten = \"0.0.0.0:1\"\ntls-cert = \"/c\"\ntls-key = \"/k\"\nmax-hives = 3\nlost-after = \"4.5s\"\n";
         let file = settings::parse(given.as_bytes()).unwrap();
         let cli = args::parse(["rbee", "queen"].map(Into::into)).unwrap();
         let Verb::Queen(args) = cli.verb else { panic!("not queen") };
@@ -235,10 +248,20 @@ mod tests {
             (again.listen, again.tls_cert, again.tls_key),
             (file.queen.listen, file.queen.tls_cert, file.queen.tls_key)
         );
-        assert_eq!((again.bounds["max-hives"], again.times["lost-after"].as_millis()), (3, 1_500));
+        assert_eq!((again.bounds["max-hives"], again.times["lost-after"].as_millis()), (3, 4_500));
         assert!(
             shown.contains("max-hives = 3  # file\n") && shown.contains("max-calls = 1024  # default\n"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_file_whose_times_contradict_one_another_is_not_good() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("queen.toml");
+        std::fs::write(&path, "[queen]\nremove-after = \"5s\"\n").unwrap();
+        let told = check(Some(&path)).unwrap_err();
+        let wanted = "queen.toml: lost-after 10s (the default) is longer than remove-after 5s";
+        assert!(matches!(&told, Failure::Usage(words) if words.contains(wanted)), "{told}");
     }
 }

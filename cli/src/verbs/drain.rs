@@ -15,8 +15,8 @@ pub async fn run(global: &Global, args: &Drain, drain: bool) -> Result<(), Failu
     let answer = answer.map_err(locate::not_the_queen)?;
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "DrainHiveResponse", &answer),
-        Output::Name => terminal::put(format!("{}\n", hive.id)),
-        Output::Table | Output::Wide => terminal::put(format!("{}  {}\n", hive.id, told(&answer, drain))),
+        Output::Name => terminal::put_line(&hive.id),
+        Output::Table | Output::Wide => terminal::put_line(&format!("{}  {}", hive.id, told(&answer, drain))),
     }
 }
 

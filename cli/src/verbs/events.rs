@@ -9,7 +9,6 @@ use crate::reach::{self, ReachedHive};
 use crate::show::{json, units};
 use crate::{connect, locate, naming, terminal};
 use std::time::SystemTime;
-use tonic::Status;
 
 /// Prints what is known, and with `-f` what comes; then also over restarts of the hive.
 pub async fn run(global: &Global, args: &Events) -> Result<(), Failure> {
@@ -35,27 +34,30 @@ pub async fn run(global: &Global, args: &Events) -> Result<(), Failure> {
 async fn one(global: &Global, args: &Events, hive: ReachedHive) -> Result<(), Failure> {
     let ReachedHive { mut client, id, way } = hive;
     let mut request = proto::StreamEventsRequest { follow: args.follow, hive: id, ..Default::default() };
-    let mut named = false;
+    // What was never there is not waited for.
+    let (mut named, mut opened) = (false, false);
     loop {
-        let asking = client.stream_events(request.clone());
-        let ended = match connect::answer(global.timeout, "read events", asking).await {
-            Ok(mut stream) => loop {
-                match stream.message().await {
-                    Ok(Some(response)) => {
-                        go_on_after(&mut request, &response);
-                        named |= show(global, args, &response)?;
+        let ended = match connect::in_time(global.timeout, client.stream_events(request.clone())).await {
+            Ok(mut stream) => {
+                opened = true;
+                loop {
+                    match stream.message().await {
+                        Ok(Some(response)) => {
+                            go_on_after(&mut request, &response);
+                            named |= show(global, args, &response)?;
+                        }
+                        Ok(None) => break Ok(()),
+                        Err(status) => break Err(status),
                     }
-                    Ok(None) => break Ok(()),
-                    Err(status) => break Err(status),
                 }
-            },
-            Err(failure) if !args.follow => return Err(locate::not_the_queen(failure)),
-            Err(failure) => Err(Status::unavailable(failure.to_string())),
+            }
+            Err(status) => Err(status),
         };
+        let goes_on = args.follow && opened;
         match ended {
             Ok(()) if !args.follow && (named || args.workers.is_empty()) => return Ok(()),
             Ok(()) if !args.follow => return Err(nobody(args)),
-            Err(status) if !args.follow || is_final(&status) => {
+            Err(status) if !goes_on || is_final(&status) => {
                 return Err(locate::not_the_queen(connect::refused("read events", &status)));
             }
             // Events have no end: a follower whose stream ends lost its hive.
@@ -92,7 +94,7 @@ fn show(global: &Global, args: &Events, response: &proto::StreamEventsResponse) 
     }
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "StreamEventsResponse", response),
-        Output::Name => terminal::put(format!("{name}\n")),
+        Output::Name => terminal::put_line(&name),
         Output::Table | Output::Wide => terminal::put(line(event, &name)),
     }?;
     Ok(named)
@@ -115,8 +117,7 @@ fn line(event: &proto::LifeEvent, name: &str) -> String {
         words = event.exit.as_ref().map(cause).unwrap_or_default();
     }
     let pid = if event.pid == 0 { String::new() } else { format!("  pid {}", event.pid) };
-    let clean: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("{at}  {kind:<12}  {name}{pid}  {clean}\n")
+    terminal::plain(&format!("{at}  {kind:<12}  {name}{pid}  {words}")) + "\n"
 }
 
 /// In a word or two.
@@ -204,9 +205,10 @@ mod tests {
             time: Some(prost_types::Timestamp { seconds: 0, nanos: 5 }),
             kind: proto::LifeEventKind::Exited.into(),
             pid: 7,
-            message: "two\nlines".into(),
+            message: "two\nlines\x1b[2J".into(),
             ..Default::default()
         };
-        assert_eq!(line(&event, "box/llm/1"), "1970-01-01T00:00:00Z  exited        box/llm/1  pid 7  two lines\n");
+        let told = line(&event, "box/\x1b]0;llm\x07/1\r");
+        assert_eq!(told, "1970-01-01T00:00:00Z  exited        box/ ]0;llm /1   pid 7  two lines [2J\n");
     }
 }

@@ -21,7 +21,7 @@ pub async fn run(global: &Global, question: Question, nothing: String) -> Result
         Output::Jsonl => answer.verdicts.iter().try_for_each(|verdict| json::print_line("Verdict", verdict))?,
         Output::Name => {
             let chosen = answer.verdicts.iter().filter(|verdict| verdict.chosen);
-            chosen.into_iter().try_for_each(|verdict| terminal::put(format!("{}\n", verdict.name)))?;
+            chosen.into_iter().try_for_each(|verdict| terminal::put_line(&verdict.name))?;
         }
         // Sentences are what was asked for: none is cut.
         Output::Table | Output::Wide => {

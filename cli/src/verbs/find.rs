@@ -107,7 +107,7 @@ fn print_gpus(global: &Global, answer: &proto::FindCapacityResponse) -> Result<(
         Output::Json => json::print("FindCapacityResponse", answer),
         Output::Jsonl => answer.gpus.iter().try_for_each(|gpu| json::print_line("GpuCapacity", gpu)),
         Output::Name => {
-            answer.gpus.iter().try_for_each(|found| terminal::put(format!("{}/{}\n", found.hive, uuid(found))))
+            answer.gpus.iter().try_for_each(|found| terminal::put_line(&format!("{}/{}", found.hive, uuid(found))))
         }
         Output::Table | Output::Wide => {
             let rows: Vec<Vec<Cell>> = answer.gpus.iter().map(row).collect();

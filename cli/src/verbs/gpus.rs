@@ -31,7 +31,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
         Output::Jsonl => answer.hives.iter().try_for_each(|hive| json::print_line("Hive", hive)),
         Output::Name => {
             let all = answer.hives.iter().flat_map(|hive| &hive.gpus);
-            all.into_iter().try_for_each(|gpu| terminal::put(format!("{}\n", gpu.uuid)))
+            all.into_iter().try_for_each(|gpu| terminal::put_line(&gpu.uuid))
         }
         Output::Table | Output::Wide => {
             let fleet = ps::list(global, None).await?.workers;

@@ -30,7 +30,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
     match global.output {
         Output::Json => json::print("ListHivesResponse", &answer),
         Output::Jsonl => answer.hives.iter().try_for_each(|hive| json::print_line("Hive", hive)),
-        Output::Name => answer.hives.iter().try_for_each(|hive| terminal::put(format!("{}\n", hive.id))),
+        Output::Name => answer.hives.iter().try_for_each(|hive| terminal::put_line(&hive.id)),
         Output::Table | Output::Wide => {
             let rows: Vec<Vec<Cell>> = answer.hives.iter().map(row).collect();
             let width = if global.output == Output::Wide { None } else { terminal::width() };

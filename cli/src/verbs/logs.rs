@@ -5,35 +5,38 @@ use crate::failure::Failure;
 use crate::follow::is_final;
 use crate::reach::{self, Reached};
 use crate::{connect, locate, terminal};
-use tonic::{Code, Status};
+use tonic::Code;
 
 /// Prints it, and with `-f` what comes, also over restarts of the hive.
 pub async fn run(global: &Global, args: &Logs) -> Result<(), Failure> {
     let Reached { mut client, name, way } = reach::worker(global, &args.worker).await?;
     let what = format!("read the output of {name}");
     let mut request = proto::StreamLogsRequest { name, follow: args.follow, tail_lines: args.tail, after: None };
+    // What was never there is not waited for.
+    let mut opened = false;
     loop {
-        let asking = client.stream_logs(request.clone());
-        let ended = match connect::answer(global.timeout, &what, asking).await {
-            Ok(mut stream) => loop {
-                match stream.message().await {
-                    Ok(Some(response)) => {
-                        terminal::put(&response.chunk)?;
-                        // Where to go on should the hive go away: nothing is printed twice, and nothing is left out.
-                        request.after = response.position.or(request.after);
+        let ended = match connect::in_time(global.timeout, client.stream_logs(request.clone())).await {
+            Ok(mut stream) => {
+                opened = true;
+                loop {
+                    match stream.message().await {
+                        Ok(Some(response)) => {
+                            terminal::put(&response.chunk)?;
+                            // Where to go on should the hive go away: nothing is printed twice, and nothing is left out.
+                            request.after = response.position.or(request.after);
+                        }
+                        Ok(None) => break Ok(()),
+                        Err(status) => break Err(status),
                     }
-                    Ok(None) => break Ok(()),
-                    Err(status) => break Err(status),
                 }
-            },
-            Err(failure @ Failure::Nothing(_)) => return Err(failure),
-            Err(failure) if !args.follow => return Err(locate::not_the_queen(failure)),
-            Err(failure) => Err(Status::unavailable(failure.to_string())),
+            }
+            Err(status) => Err(status),
         };
+        let goes_on = args.follow && opened;
         match ended {
             // All of it; a follower gets here when the worker has ended.
             Ok(()) => return Ok(()),
-            Err(status) if !args.follow || is_final(&status) || status.code() == Code::ResourceExhausted => {
+            Err(status) if !goes_on || is_final(&status) || status.code() == Code::ResourceExhausted => {
                 return Err(locate::not_the_queen(connect::refused(&what, &status)));
             }
             Err(_) => client = way.again(global).await,

@@ -37,7 +37,7 @@ pub async fn run(global: &Global, args: &Models) -> Result<(), Failure> {
     match global.output {
         Output::Json => terminal::put(format!("{:#}\n", serde_json::json!({ "models": entries }))),
         Output::Jsonl => entries.iter().try_for_each(|entry| terminal::put(format!("{entry}\n"))),
-        Output::Name => counts.keys().try_for_each(|model| terminal::put(format!("{model}\n"))),
+        Output::Name => counts.keys().try_for_each(|model| terminal::put_line(model)),
         Output::Table | Output::Wide => {
             let numbers = |count: &Count| {
                 [count.workers, count.idle, count.busy, count.workers - count.idle - count.busy]

@@ -25,10 +25,10 @@ async fn begin(global: &Global, args: Observe) -> Result<(), Failure> {
     let name = answer.worker.as_ref().map(naming::full);
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "ObserveWorkerResponse", &answer),
-        Output::Name => name.map_or(Ok(()), |name| terminal::put(name + "\n")),
+        Output::Name => name.map_or(Ok(()), |name| terminal::put_line(&name)),
         Output::Table | Output::Wide => {
             if let Some(name) = &name {
-                terminal::put(format!("{name}\n"))?;
+                terminal::put_line(name)?;
             }
             if !global.quiet {
                 let when =
@@ -67,7 +67,7 @@ async fn end(global: &Global, wish: &str) -> Result<(), Failure> {
     let answer = answer.map_err(locate::not_the_queen)?;
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "UnobserveWorkerResponse", &answer),
-        Output::Name => terminal::put(name + "\n"),
-        Output::Table | Output::Wide => terminal::put(format!("{name}  no longer observed; it goes on\n")),
+        Output::Name => terminal::put_line(&name),
+        Output::Table | Output::Wide => terminal::put_line(&format!("{name}  no longer observed; it goes on")),
     }
 }

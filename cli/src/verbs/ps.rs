@@ -88,7 +88,7 @@ async fn keep_printing(global: &Global, args: &Ps, filter: proto::Filter) -> Res
         let mut shown = view.workers(now);
         choose(args, &mut shown);
         let text = if global.output == Output::Name {
-            shown.iter().map(|worker| naming::full(worker) + "\n").collect()
+            shown.iter().map(|worker| terminal::plain(&naming::full(worker)) + "\n").collect()
         } else {
             workers::table(global, &shown)
         };

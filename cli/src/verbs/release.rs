@@ -22,7 +22,8 @@ async fn release(global: &Global, id: &str) -> Result<(), Failure> {
         let (mut client, request) = (client.clone(), request.clone());
         async move { client.release(request).await }
     });
-    let answer = connect::answer(global.timeout, &format!("release {id}"), asking).await?;
+    let look = "`rbee reservations` tells whether it is still held";
+    let answer = connect::deed(global.timeout, &format!("release {id}"), look, asking).await?;
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "ReleaseResponse", &answer),
         Output::Name => terminal::put(format!("{id}\n")),

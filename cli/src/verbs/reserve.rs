@@ -51,7 +51,7 @@ pub fn print<M: prost::Message>(
     match global.output {
         Output::Json => json::print(name, whole),
         Output::Jsonl => reservations.iter().try_for_each(|one| json::print_line("Reservation", one)),
-        Output::Name => reservations.iter().try_for_each(|one| terminal::put(format!("{}\n", one.id))),
+        Output::Name => reservations.iter().try_for_each(|one| terminal::put_line(&one.id)),
         Output::Table | Output::Wide => terminal::put(reservations::table(global, reservations)),
     }
 }
@@ -70,7 +70,7 @@ async fn ask<T>(
         });
         answer
     };
-    match connect::answer(global.timeout, what, asking).await {
+    match connect::deed(global.timeout, what, "`rbee reservations` tells what is held", asking).await {
         Err(Failure::Failed(words)) if nothing => Err(Failure::Nothing(words)),
         other => other,
     }

@@ -25,13 +25,14 @@ async fn restart(global: &Global, grace: Duration, wish: &str) -> Result<(), Fai
         restarted_by: stop::user(),
     };
     let asking = client.restart_worker(request);
-    let answer = connect::answer(stop::limit(global, grace), &format!("restart {name}"), asking).await;
+    let (what, look) = (format!("restart {name}"), "`rbee ps` tells since when it runs");
+    let answer = connect::deed(stop::limit(global, grace), &what, look, asking).await;
     let answer = answer.map_err(locate::not_the_queen)?;
     let worker = answer.worker.clone().unwrap_or_default();
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "RestartWorkerResponse", &answer),
-        Output::Name => terminal::put(format!("{name}\n")),
-        Output::Table | Output::Wide => terminal::put(format!("{name}  {}\n", told(&worker))),
+        Output::Name => terminal::put_line(&name),
+        Output::Table | Output::Wide => terminal::put_line(&format!("{name}  {}", told(&worker))),
     }
 }
 

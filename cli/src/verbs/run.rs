@@ -43,9 +43,9 @@ pub async fn begin(
     match global.output {
         Output::Json => json::print("StartWorkerResponse", &answer),
         Output::Jsonl => json::print_line("StartWorkerResponse", &answer),
-        Output::Name => terminal::put(naming::full(&worker) + "\n"),
+        Output::Name => terminal::put_line(&naming::full(&worker)),
         Output::Table | Output::Wide => {
-            terminal::put(naming::full(&worker) + "\n")?;
+            terminal::put_line(&naming::full(&worker))?;
             if !global.quiet {
                 tell(&worker);
             }

@@ -72,8 +72,8 @@ async fn stop(global: &Global, grace: Duration, wish: &str) -> Result<(), Failur
     };
     match global.output {
         Output::Json | Output::Jsonl => json::print_next(global.output, "StopWorkerResponse", &answer),
-        Output::Name => terminal::put(format!("{name}\n")),
-        Output::Table | Output::Wide => terminal::put(format!("{name}  {}\n", events::cause(exit))),
+        Output::Name => terminal::put_line(&name),
+        Output::Table | Output::Wide => terminal::put_line(&format!("{name}  {}", events::cause(exit))),
     }
 }
 
@@ -86,5 +86,6 @@ async fn ask(
     let request =
         proto::StopWorkerRequest { name: name.to_owned(), grace: Some(common::duration(grace)), stopped_by: user() };
     let asking = client.stop_worker(request);
-    connect::answer(limit(global, grace), &format!("stop {name}"), asking).await.map_err(locate::not_the_queen)
+    let (what, look) = (format!("stop {name}"), "`rbee ps` tells whether it still runs");
+    connect::deed(limit(global, grace), &what, look, asking).await.map_err(locate::not_the_queen)
 }

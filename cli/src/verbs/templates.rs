@@ -109,7 +109,7 @@ fn print(global: &Global, listed: &Everywhere) -> Result<(), Failure> {
             terminal::put(format!("{:#}\n", serde_json::json!({ "templates": entries })))
         }
         Output::Jsonl => all.map(entry).try_for_each(|entry| terminal::put(format!("{}\n", entry?))),
-        Output::Name => all.map(|(_, template)| &template.name).try_for_each(|name| terminal::put(format!("{name}\n"))),
+        Output::Name => all.map(|(_, template)| &template.name).try_for_each(|name| terminal::put_line(name)),
         Output::Table | Output::Wide => {
             let rows: Vec<Vec<Cell>> = all.map(|(hive, template)| row(hive, template)).collect();
             let width = if global.output == Output::Wide { None } else { terminal::width() };

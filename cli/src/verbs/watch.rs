@@ -30,7 +30,7 @@ pub async fn run(global: &Global, args: Watch) -> Result<(), Failure> {
 
 fn names(message: &proto::WatchResponse) -> String {
     let Some(Event::Update(update)) = &message.event else { return String::new() };
-    update.workers.iter().map(|worker| naming::full(worker) + "\n").collect()
+    update.workers.iter().map(|worker| terminal::plain(&naming::full(worker)) + "\n").collect()
 }
 
 fn lines(message: &proto::WatchResponse, verbose: bool, now: SystemTime) -> String {
@@ -38,7 +38,7 @@ fn lines(message: &proto::WatchResponse, verbose: bool, now: SystemTime) -> Stri
     let mut out = String::new();
     let mut line = |words: std::fmt::Arguments<'_>| {
         // Writing into a String cannot fail.
-        let _written = writeln!(out, "{at}  {words}");
+        let _written = writeln!(out, "{at}  {}", terminal::plain(&words.to_string()));
     };
     match &message.event {
         Some(Event::SnapshotBegin(begin)) => {
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn an_end_is_one_line() {
-        let update = proto::Update { removed_workers: vec!["box/llm/1".into()], ..Default::default() };
-        assert_eq!(told(Event::Update(update), false), "1970-01-01T00:00:00Z  worker box/llm/1  gone\n");
+        let update = proto::Update { removed_workers: vec!["box/llm/1\x1b[2J".into()], ..Default::default() };
+        assert_eq!(told(Event::Update(update), false), "1970-01-01T00:00:00Z  worker box/llm/1 [2J  gone\n");
     }
 
     #[test]

@@ -133,8 +133,14 @@ impl Pardon {
 
 /// When removal must wait, because so many fell silent together that the fault is probably not theirs.
 #[derive(Debug, Default)]
-pub struct Freeze {
-    since: Option<Instant>,
+pub struct Freeze(Option<Frozen>);
+
+/// A freeze, and those for whom it is.
+#[derive(Debug)]
+struct Frozen {
+    since: Instant,
+    /// How long the last of them had been silent when it began.
+    silence: Duration,
 }
 
 /// Below this many known hives a silent one is removed on time, always.
@@ -159,29 +165,39 @@ pub enum Removal {
 }
 
 impl Freeze {
-    /// Whether nothing is removed for now.
-    pub fn holds(&self, now: Instant) -> bool {
-        self.since.is_some_and(|since| now.saturating_duration_since(since) <= FREEZE_LONGEST)
+    /// Whether nothing is removed for now. Time in which the queen did not run does not count.
+    pub fn holds(&self, pardon: &Pardon, now: Instant) -> bool {
+        self.0.as_ref().is_some_and(|frozen| pardon.silence(frozen.since, now) <= FREEZE_LONGEST)
     }
 
-    /// Judges the fleet: how many hives are known, and since when those that are silent have been.
-    pub fn judge(&mut self, now: Instant, known: usize, mut silent: Vec<Instant>) -> Removal {
-        silent.sort_unstable();
-        let mut start = 0;
-        let together = silent.iter().enumerate().any(|(i, at)| {
-            while at.saturating_duration_since(silent[start]) > FREEZE_TOGETHER {
-                start += 1;
-            }
-            (i - start + 1) * 100 > known * FREEZE_PERCENT
-        });
-        if known < FREEZE_HIVES || !together {
-            self.since = None;
+    /// Judges the fleet: how many hives are known, and for how long those that are silent have been.
+    pub fn judge(&mut self, pardon: &Pardon, now: Instant, known: usize, silent: Vec<Duration>) -> Removal {
+        let Some((shortest, longest)) = together(known, silent) else {
+            self.0 = None;
             return Removal::Allowed;
+        };
+        // Others who fell silent later have a freeze of their own.
+        let same = |frozen: &Frozen| longest + FREEZE_TOGETHER >= frozen.silence + pardon.silence(frozen.since, now);
+        let new = !self.0.as_ref().is_some_and(same);
+        if new {
+            self.0 = Some(Frozen { since: now, silence: shortest });
         }
-        let new = self.since.is_none();
-        self.since.get_or_insert(now);
-        if self.holds(now) { Removal::Frozen { new } } else { Removal::Allowed }
+        if self.holds(pardon, now) { Removal::Frozen { new } } else { Removal::Allowed }
     }
+}
+
+/// Of so many hives that fell silent together the shortest and the longest silence; the last to do so, where there are
+/// several such.
+fn together(known: usize, mut silent: Vec<Duration>) -> Option<(Duration, Duration)> {
+    silent.sort_unstable();
+    let mut start = 0;
+    let group = silent.iter().enumerate().find_map(|(at, longest)| {
+        while longest.saturating_sub(silent[start]) > FREEZE_TOGETHER {
+            start += 1;
+        }
+        ((at - start + 1) * 100 > known * FREEZE_PERCENT).then_some((silent[start], *longest))
+    });
+    group.filter(|_| known >= FREEZE_HIVES)
 }
 
 #[cfg(test)]
@@ -255,17 +271,54 @@ mod tests {
 
     #[test]
     fn many_that_fall_silent_together_are_not_removed_for_15_minutes() {
-        let start = Instant::now();
+        let (start, ran) = (Instant::now(), Pardon::default());
         let mut freeze = Freeze::default();
-        let silent = |count: usize| vec![start; count];
-        assert_eq!(freeze.judge(start + SECOND * 20, 10, silent(3)), Removal::Allowed);
-        assert_eq!(freeze.judge(start + SECOND * 20, 10, silent(4)), Removal::Frozen { new: true });
-        assert_eq!(freeze.judge(start + SECOND * 900, 10, silent(4)), Removal::Frozen { new: false });
-        assert_eq!(freeze.judge(start + SECOND * 921, 10, silent(4)), Removal::Allowed);
-        assert_eq!(freeze.judge(start + SECOND * 922, 10, silent(3)), Removal::Allowed);
-        assert_eq!(freeze.judge(start + SECOND * 923, 10, silent(4)), Removal::Frozen { new: true });
-        assert_eq!(freeze.judge(start + SECOND * 924, 9, silent(9)), Removal::Allowed, "a small fleet loses on time");
-        let one_by_one = (0..9).map(|i| start + SECOND * 11 * i).collect();
-        assert_eq!(freeze.judge(start + SECOND * 925, 20, one_by_one), Removal::Allowed);
+        let mut judge = |after: u32, known, silent: usize| {
+            freeze.judge(&ran, start + SECOND * after, known, vec![SECOND * after; silent])
+        };
+        assert_eq!(judge(20, 10, 3), Removal::Allowed);
+        assert_eq!(judge(20, 10, 4), Removal::Frozen { new: true });
+        assert_eq!(judge(900, 10, 4), Removal::Frozen { new: false });
+        assert_eq!(judge(921, 10, 4), Removal::Allowed);
+        assert_eq!(judge(922, 10, 3), Removal::Allowed);
+        assert_eq!(judge(923, 10, 4), Removal::Frozen { new: true });
+        assert_eq!(judge(924, 9, 9), Removal::Allowed, "a small fleet loses on time");
+        let one_by_one = (0..9).map(|i| SECOND * 11 * i).collect();
+        assert_eq!(freeze.judge(&ran, start + SECOND * 925, 20, one_by_one), Removal::Allowed);
+    }
+
+    #[test]
+    fn s4_a_freeze_does_not_run_out_while_the_queen_stands_still() {
+        let start = Instant::now();
+        let (mut pardon, mut freeze) = (Pardon::default(), Freeze::default());
+        let at = |seconds: u32| start + SECOND * seconds;
+        pardon.look(at(20));
+        assert_eq!(freeze.judge(&pardon, at(20), 10, vec![SECOND * 20; 4]), Removal::Frozen { new: true });
+        // 16 minutes in which she looks at nothing, and nobody is silent.
+        let back = at(20 + 960);
+        pardon.look(back);
+        assert!(freeze.holds(&pardon, back));
+        let silent = vec![pardon.silence(start, back); 4];
+        assert_eq!(freeze.judge(&pardon, back, 10, silent), Removal::Frozen { new: false });
+        assert!(freeze.holds(&pardon, back + SECOND * 890) && !freeze.holds(&pardon, back + SECOND * 910));
+    }
+
+    #[test]
+    fn who_falls_silent_later_has_a_freeze_of_his_own() {
+        let (start, ran) = (Instant::now(), Pardon::default());
+        let mut freeze = Freeze::default();
+        let mut judge = |after: u32, silent: &[u32]| {
+            let silent = silent.iter().map(|since| SECOND * (after - since)).collect();
+            freeze.judge(&ran, start + SECOND * after, 10, silent)
+        };
+        let first = [0, 1, 2, 3];
+        assert_eq!(judge(15, &first), Removal::Frozen { new: true });
+        // One more who belongs to these, a little later.
+        assert_eq!(judge(25, &[0, 1, 2, 3, 9]), Removal::Frozen { new: false });
+        // Another rack, just before the first freeze is over.
+        let both = [0, 1, 2, 3, 9, 880, 881, 882, 883];
+        assert_eq!(judge(895, &both), Removal::Frozen { new: true });
+        assert_eq!(judge(1_700, &both), Removal::Frozen { new: false });
+        assert_eq!(judge(1_800, &both), Removal::Allowed);
     }
 }

@@ -59,14 +59,14 @@ impl Fleet {
                 expired.lost.push(hive.id.clone());
             }
             let silence = pardon.silence(hive.arrived, now);
-            if silence > limits.lost && !hive.goodbye {
-                silent.push(now.checked_sub(silence).unwrap_or(hive.arrived));
+            if silence > limits.lost.min(limits.remove) && !hive.goodbye {
+                silent.push(silence);
             }
             if silence > limits.remove {
                 due.push(hive.id.clone());
             }
         }
-        match self.freeze.lock().unwrap_or_else(PoisonError::into_inner).judge(now, known, silent) {
+        match self.freeze.lock().unwrap_or_else(PoisonError::into_inner).judge(&pardon, now, known, silent) {
             Removal::Frozen { new } => expired.frozen = new,
             Removal::Allowed => expired.removed = due.into_iter().filter(|id| self.remove(id, now)).collect(),
         }

@@ -1,12 +1,12 @@
 //! Looking at the fleet: single workers, whole walks, counts. Ages are worked out here, at the moment of asking.
 
 use super::age::Pardon;
-use super::index::is_idle;
+use super::index::{Flags, is_idle};
 use super::known::{KnownHive, KnownWorker};
 use super::measured::Measured;
 use super::{Fleet, Limits, Spec};
 use common::{HiveId, WorkerId};
-use proto::{Coverage, Freshness, OperationalStatus, WorkerState};
+use proto::{Coverage, Freshness, OperationalStatus};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -225,7 +225,7 @@ impl<'a> Seen<'a> {
 pub struct Census {
     /// LIVE workers.
     pub workers_online: u32,
-    /// LIVE, running, idle and not held.
+    /// LIVE, running, not known to be unready, idle and not held.
     pub workers_available: u32,
     /// LIVE hives.
     pub hives_online: u32,
@@ -317,12 +317,13 @@ impl Fleet {
     /// How much of the fleet an answer speaks for.
     pub fn coverage(&self, now: Instant) -> Coverage {
         let (known, live) = self.index.census(&self.moment(now));
+        let freeze = self.freeze.lock().unwrap_or_else(PoisonError::into_inner);
         let short = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Coverage {
             hives_known: short(known),
             hives_live: short(live),
             queen_uptime: Some(common::duration(now.saturating_duration_since(self.started))),
-            removal_frozen: self.freeze.lock().unwrap_or_else(PoisonError::into_inner).holds(now),
+            removal_frozen: freeze.holds(&self.pardon(now), now),
         }
     }
 
@@ -345,8 +346,9 @@ impl Fleet {
                     continue;
                 }
                 census.workers_online += 1;
-                let running = seen.state() == i32::from(WorkerState::Running);
-                census.workers_available += u32::from(running && seen.is_idle() && seen.hold().is_none());
+                // As finds judge, or somebody would look for what is counted here.
+                let flags = Flags::of(seen.state(), seen.stats(), seen.hold().is_some());
+                census.workers_available += u32::from(flags.ready && flags.idle && !flags.held);
                 census.name_worker(&hive.id, seen.id());
             }
         }

@@ -1,5 +1,5 @@
 //! Certificates and tokens while the queen runs: their files are looked at again and again, and read when they have
-//! changed. What cannot be used is told once and changes nothing.
+//! changed. What cannot be used is told once and brings nothing new; a token whose own file is gone goes all the same.
 
 use super::tokens::Tokens;
 use super::{GuardError, Shown};
@@ -123,20 +123,37 @@ fn take_identity(tls: &Kept<TlsFiles, Identity>) -> bool {
 
 /// Whether there are new tokens.
 fn take_tokens(kept: &Kept<PathBuf, Arc<Tokens>>) -> bool {
-    let read = Tokens::read(&kept.from);
-    let good = read.is_ok();
-    match read {
-        Ok(mut tokens) => {
+    let error = match Tokens::read(&kept.from) {
+        Ok(tokens) => {
             let count = tokens.count();
-            kept.value.send_modify(|known| {
-                tokens.replace(known);
-                *known = Arc::new(tokens);
-            });
+            put(kept, tokens);
             info!(count, "tokens read again");
+            return true;
         }
-        Err(error) => warn!(error = told(&error), "the changed tokens cannot be used; those before stay"),
+        Err(error) => told(&error),
+    };
+    // Whoever removes a file takes its token away: that must not wait for the day when all the other files are good.
+    let before = Arc::clone(&kept.value.borrow());
+    match before.still(&kept.from) {
+        Ok(still) => {
+            let (stay, gone) = (still.count(), before.count() - still.count());
+            put(kept, still);
+            warn!(
+                error,
+                gone, stay, "the changed tokens cannot be used: none is new, those whose files are gone are taken away"
+            );
+        }
+        Err(_) => warn!(error, "the changed tokens cannot be used; those before stay"),
     }
-    good
+    false
+}
+
+/// Puts tokens in the place of those before, and ends the calls of those that are not among them.
+fn put(kept: &Kept<PathBuf, Arc<Tokens>>, mut tokens: Tokens) {
+    kept.value.send_modify(|known| {
+        tokens.replace(known);
+        *known = Arc::new(tokens);
+    });
 }
 
 fn told(error: &dyn std::error::Error) -> String {
@@ -169,4 +186,48 @@ fn changed(about: &std::fs::Metadata) -> i128 {
 #[cfg(not(unix))]
 fn changed(_: &std::fs::Metadata) -> i128 {
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+    use http::header::AUTHORIZATION;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn write(path: &Path, token: &str) {
+        std::fs::write(path, token).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[test]
+    fn the_last_token_goes_with_its_file_and_a_directory_that_is_away_takes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tokens, away) = (dir.path().join("tokens"), dir.path().join("away"));
+        std::fs::create_dir(&tokens).unwrap();
+        std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let counts = Arc::new(Counts::default());
+        let config = Config { token_dir: Some(tokens.clone()), ..Config::default() };
+        assert!(Renewal::open(&config, Arc::clone(&counts)).is_err(), "at the start there must be one");
+        write(&tokens.join("viewer"), "0123456789abcdef");
+        let mut renewal = Renewal::open(&config, counts).unwrap();
+        let known = renewal.tokens().unwrap();
+        let shown = HeaderMap::from_iter([(AUTHORIZATION, "Bearer 0123456789abcdef".parse().unwrap())]);
+        let caller = || known.borrow().caller(&shown);
+        let gone = caller().unwrap().gone().unwrap();
+
+        std::fs::rename(&tokens, &away).unwrap();
+        renewal.look();
+        assert!(caller().is_ok() && !gone.is_cancelled());
+        std::fs::rename(&away, &tokens).unwrap();
+        renewal.look();
+        assert!(caller().is_ok() && !gone.is_cancelled());
+
+        std::fs::remove_file(tokens.join("viewer")).unwrap();
+        renewal.look();
+        assert!(caller().is_err() && gone.is_cancelled());
+        write(&tokens.join("viewer"), "0123456789abcdef");
+        renewal.look();
+        assert!(caller().is_ok());
+    }
 }

@@ -3,11 +3,13 @@
 
 use super::{Need, Reason};
 use common::HiveId;
+use common::secret::SecretError;
 use common::token::{Token, TokenFileError, bearer};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 use subtle::ConstantTimeEq;
@@ -17,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 const TOKENS_MAX: usize = 40_000;
 /// Bits of a directory that let others put a token into it.
 const WRITABLE: u32 = 0o022;
+/// What editors and package tools put behind the name of a file that they keep or prepare.
+const LEFTOVERS: [&str; 11] =
+    ["~", ".bak", ".old", ".orig", ".swp", ".tmp", ".new", ".rpmsave", ".rpmnew", ".dpkg-old", ".dpkg-new"];
 
 /// Why the tokens cannot be used. Names files, never what is in them.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,12 @@ pub enum TokensError {
     /// A file's name is no role.
     #[error("{0}: the name of a token's file is viewer, viewer.NAME, operator, operator.NAME or hive.ID")]
     Name(PathBuf),
+    /// A file's name is that of a copy.
+    #[error(
+        "{0} is named like a copy that an editor or a package tool leaves behind: its token would still count when the \
+             file itself is gone; remove or rename it"
+    )]
+    Leftover(PathBuf),
     /// One token for two.
     #[error("{0} and {1} hold the same token: whose it is must be clear")]
     Twice(String, String),
@@ -116,7 +127,7 @@ pub struct Tokens {
     known: HashMap<[u8; 8], Known>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     rest: [u8; 24],
     role: Role,
@@ -135,11 +146,13 @@ impl Tokens {
             return Err(TokensError::Writable(dir.to_owned()));
         }
         let mut tokens = Self::default();
-        for entry in std::fs::read_dir(dir).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for file in files(dir).map_err(failed)? {
+            let (name, path) = file.map_err(failed)?;
             if name.starts_with('.') {
                 continue;
+            }
+            if is_leftover(&name) {
+                return Err(TokensError::Leftover(path));
             }
             let role = role(&name).ok_or_else(|| TokensError::Name(path.clone()))?;
             tokens.add(&Token::read(&path)?, role, name)?;
@@ -151,6 +164,22 @@ impl Tokens {
             return Err(TokensError::Empty(dir.to_owned()));
         }
         Ok(tokens)
+    }
+
+    /// Those of them whose own file in `dir` still holds them. One whose file cannot be read now stays: nobody has said
+    /// that it shall not count any more.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed: nothing is known of any of them.
+    pub fn still(&self, dir: &Path) -> io::Result<Self> {
+        let files = files(dir)?.collect::<io::Result<HashMap<String, PathBuf>>>()?;
+        let stays = |first: &[u8; 8], known: &Known| match files.get(&known.file).map(|path| Token::read(path)) {
+            None => false,
+            Some(Ok(token)) => digest(&token) == (*first, known.rest),
+            Some(Err(error)) => !is_gone(&error),
+        };
+        let known = self.known.iter().filter(|(first, known)| stays(first, known));
+        Ok(Self { known: known.map(|(first, known)| (*first, known.clone())).collect() })
     }
 
     fn add(&mut self, token: &Token, role: Role, file: String) -> Result<(), TokensError> {
@@ -199,6 +228,12 @@ impl Tokens {
     }
 }
 
+/// Names and paths of what is in a directory.
+fn files(dir: &Path) -> io::Result<impl Iterator<Item = io::Result<(String, PathBuf)>>> {
+    let named = |entry: DirEntry| (entry.file_name().to_string_lossy().into_owned(), entry.path());
+    Ok(std::fs::read_dir(dir)?.map(move |entry| entry.map(named)))
+}
+
 /// The role that a file's name tells.
 fn role(name: &str) -> Option<Role> {
     let (role, of) = name.split_once('.').map_or((name, None), |(role, of)| (role, Some(of)));
@@ -210,6 +245,16 @@ fn role(name: &str) -> Option<Role> {
         ("hive", Some(id)) => HiveId::parse(id).ok().map(Role::Hive),
         _ => None,
     }
+}
+
+fn is_leftover(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    LEFTOVERS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a file is no more: it went after the directory was listed, or it is a link to what is gone.
+fn is_gone(error: &TokenFileError) -> bool {
+    matches!(error, TokenFileError::Secret(SecretError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound)
 }
 
 fn digest(token: &Token) -> ([u8; 8], [u8; 24]) {

@@ -8,7 +8,9 @@ mod verdicts;
 use super::*;
 use crate::fleet::Fleet;
 use crate::fleet::sample::{SECOND, Session, cpu, fleet, hive, one_hive, row};
-use proto::{Activity, Batch, Filter, FindOrder, Gpu, GpuUse, Hold, OperationalStatus, ProcessStats, WorkerState};
+use proto::{
+    Activity, Batch, Filter, FindOrder, Gpu, GpuUse, Hold, OperationalStatus, ProcessStats, Readiness, WorkerState,
+};
 use std::time::Instant;
 
 pub(super) fn query(want: Want) -> Query {
@@ -266,6 +268,18 @@ fn held_workers_are_left_out_unless_they_are_asked_for() {
     // One that comes later is held from its first moment on.
     session.batch(now, proto::Batch { rows: vec![row("box", 4, idle())], ..Default::default() }).unwrap();
     assert_eq!(slots(&fleet, now, &query(Want::Idle)), ["1", "2"]);
+}
+
+#[test]
+fn bookmarks_count_as_available_whom_finds_find() {
+    let now = Instant::now();
+    let fleet = fleet(now);
+    let is = |readiness: Readiness| ProcessStats { readiness: readiness.into(), ..with(Activity::Idle, None) };
+    let mut session = Session::open(&fleet, hive("box"), now).unwrap();
+    let rows = [Readiness::NotReady, Readiness::Ready, Readiness::Unspecified].map(is).into_iter().zip(1..);
+    session.snapshot(now, rows.map(|(stats, slot)| row("box", slot, stats)).collect()).unwrap();
+    assert_eq!(slots(&fleet, now, &query(Want::Idle)), ["2", "3"]);
+    assert_eq!(fleet.census(now).workers_available, 2);
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub use crate::tunnel::NoTunnel;
 pub use calls::Ways;
 pub use wish::{Wish, parse_ttl};
 
+use crate::bound::Bound;
 use crate::fleet::Fleet;
 use common::HiveId;
 use orphans::Owed;
@@ -58,11 +59,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
-
-/// So many calls of Reserve are worked on at once, those whose callers have left among them; further ones are refused
-/// with a retry time.
-const IN_FLIGHT: usize = 512;
+use tokio::sync::watch;
 
 /// Why a reservation is not made, kept or found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,13 +130,14 @@ pub struct Reserving {
     recent: Mutex<Recent>,
     keys: Mutex<HashMap<String, InFlight>>,
     owed: Mutex<Owed>,
-    places: Arc<Semaphore>,
+    places: Arc<Bound>,
 }
 
 impl Reserving {
     /// Plans from `fleet` and asks by `ways`. Workers whose last sample is older than `max_age` are left out unless a
-    /// claim says otherwise; for `grace` after its start the queen does not answer what she may not know yet.
-    pub fn new(fleet: Arc<Fleet>, ways: Ways, max_age: Duration, grace: Duration) -> Self {
+    /// claim says otherwise; for `grace` after its start the queen does not answer what she may not know yet. Of calls
+    /// to Reserve no more are worked on at once than there are `places`, those whose callers have left among them.
+    pub fn new(fleet: Arc<Fleet>, ways: Ways, max_age: Duration, grace: Duration, places: Arc<Bound>) -> Self {
         Self {
             fleet,
             ways,
@@ -150,7 +148,7 @@ impl Reserving {
             recent: Mutex::default(),
             keys: Mutex::default(),
             owed: Mutex::default(),
-            places: Arc::new(Semaphore::new(IN_FLIGHT)),
+            places,
         }
     }
 
@@ -173,8 +171,8 @@ impl Reserving {
             let same = in_flight.digest == wish.digest;
             return if same { Ok((in_flight.outcome.clone(), true)) } else { Err(Refused::KeyUsed(wish.key)) };
         }
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| Refused::TooMuch(format!("{IN_FLIGHT} reservations are already being made")))?;
+        let full = || Refused::TooMuch(format!("{} reservations are already being made", self.places.limit()));
+        let place = self.places.enter().ok_or_else(full)?;
         let (sender, outcome) = watch::channel(None);
         if !wish.key.is_empty() {
             keys.insert(wish.key.clone(), InFlight { digest: wish.digest, outcome: outcome.clone() });

@@ -8,11 +8,12 @@ mod stream;
 use super::fleet::worker_name;
 use super::{Shared, invalid};
 use crate::bound::{Bound, Bounds, Place};
+use crate::server::Patient;
 use crate::tunnel::{NoTunnel, was_not_sent};
 use common::HiveId;
+use own::Own;
 use proto::worker_service_client::WorkerServiceClient;
 use proto::worker_service_server::{WorkerService, WorkerServiceServer};
-use own::Own;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,7 +111,11 @@ impl Forward {
         let calling = timeout(opening, self.sent((&hive, MESSAGE_BYTES), || Request::new(message.clone()), call));
         let inner = calling.await.unwrap_or_else(|_| Err(late(&hive, opening)))?.into_inner();
         let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
-        Ok(Response::new(Relay::new(hive, inner, left, self.shared.stopping.clone(), [place, of_hive])))
+        let relay = Relay::new(hive, inner, left, self.shared.stopping.clone(), [place, of_hive]);
+        let mut answer = Response::new(relay);
+        // Whoever scrolls in a log reads nothing meanwhile. One message of it waits here, no more.
+        answer.extensions_mut().insert(Patient);
+        Ok(answer)
     }
 
     /// Makes a call; once more when the tunnel was left before the call was sent.
@@ -143,7 +148,10 @@ fn relayed(hive: &HiveId, status: Status) -> Status {
     }
     // No hive says this: it is our own decoder, which reads no larger answer.
     if status.code() == Code::OutOfRange {
-        return Status::resource_exhausted(format!("hive {hive} gave an answer that is too large: {}", status.message()));
+        return Status::resource_exhausted(format!(
+            "hive {hive} gave an answer that is too large: {}",
+            status.message()
+        ));
     }
     Status::with_details(status.code(), status.message(), bytes::Bytes::copy_from_slice(status.details()))
 }

@@ -1,6 +1,7 @@
 //! `HiveService`: Register. The stream of frames is taken by `push`, which stands before it; `attach` has its tunnels.
 
 use super::{Shared, attach, owner};
+use crate::server::Patient;
 use proto::hive_service_server::HiveService;
 use proto::{PushTelemetryRequest, PushTelemetryResponse, RegisterRequest, RegisterResponse};
 use std::hash::{BuildHasher, RandomState};
@@ -64,7 +65,10 @@ impl HiveService for Ingest {
         &self,
         request: Request<Streaming<proto::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        attach::attach(&self.shared, request).await.map(Response::new)
+        let mut answer = Response::new(attach::attach(&self.shared, request).await?);
+        // What calls to the hive wait for may come late; of one that is gone its connection tells.
+        answer.extensions_mut().insert(Patient);
+        Ok(answer)
     }
 
     async fn push_telemetry(

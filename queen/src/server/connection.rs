@@ -2,6 +2,7 @@
 
 use super::begin::{Again, Begun, speaks_tls};
 use super::http2::{self, Buffers, Gone, Lanes};
+use super::listen::set_up;
 use super::turned::{self, Turned};
 use crate::bound::Bounds;
 use crate::guard::{Peer, Shown};
@@ -50,6 +51,7 @@ impl Port {
             buffers: Buffers::default(),
             header_bytes: Arc::clone(&bounds.header_bytes),
             streams: Arc::clone(&bounds.streams),
+            unread_bytes: Arc::clone(&bounds.unread_bytes),
         };
         Self { router, shown, http2: Arc::new(http2), lanes: Lanes::new(Instant::now()), stopping }
     }
@@ -60,8 +62,8 @@ impl Port {
     where
         P: Send + 'static,
     {
-        // Small messages go out at once: Nagle's algorithm costs 40 ms a call.
-        if stream.set_nodelay(true).is_err() {
+        if let Err(error) = set_up(&stream) {
+            debug!(%peer, %error, "connection refused");
             return;
         }
         let begun = tokio::select! {
@@ -178,4 +180,32 @@ enum Spoken {
     Clear(Begun<TcpStream>, Option<Turned>),
     /// In TLS.
     Tls(Box<Begun<TlsStream<TcpStream>>>),
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::listen;
+    use super::*;
+    use crate::Config;
+    use socket2::SockRef;
+    use std::task::{Context, Waker};
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_given_up_by_the_kernel_within_half_a_minute() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (silent, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (stream, peer) = accepted.unwrap();
+        let theirs = silent.unwrap();
+        // The same socket under another descriptor: the first one goes with the connection.
+        let socket = SockRef::from(&stream).try_clone().unwrap();
+        let port = Port::new(Router::new(), None, &Bounds::new(&Config::default()), CancellationToken::new());
+        let mut connection = Box::pin(port.connection(stream, peer, None, ()));
+        assert!(connection.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let half_a_minute = Duration::from_secs(30);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(half_a_minute));
+        let asked = socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(socket.tcp_keepalive_time().unwrap() + asked, half_a_minute);
+        drop(theirs);
+    }
 }

@@ -1,13 +1,26 @@
-//! Opens the port.
+//! Opens the port, and sets up what is accepted there.
 
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
-use tokio::net::{TcpListener, TcpSocket};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Connections that the kernel completes before they are accepted. A fleet dials at once when its queen is back, and who finds no
 /// place tries again after a second or more, or is reset. The kernel allows at most `net.core.somaxconn` (listen(2)): 4,096 since
 /// Linux 5.4.
 const BACKLOG: u32 = 65_535;
+/// After so much silence the kernel asks a peer whether it is still there …
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// … and again after each of these …
+const AGAIN: Duration = Duration::from_secs(5);
+/// … up to so many times.
+const TIMES: u32 = 3;
+/// A peer that acknowledges nothing for so long, or whose window stays closed for so long, is gone. The kernel's own patience is a
+/// quarter of an hour (`tcp_retries2`), and without end where the window is closed: all that time a watcher of HTTP/1.1,
+/// which nobody else asks for a sign of life, would keep its seat and its place.
+#[cfg(target_os = "linux")]
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Listens there, also where connections of a queen that has ended still linger.
 ///
@@ -20,12 +33,25 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Sets the options of an accepted connection.
+///
+/// # Errors
+/// What the system says: mostly that the peer has left already.
+pub fn set_up(stream: &TcpStream) -> io::Result<()> {
+    // Small messages go out at once: Nagle's algorithm costs 40 ms a call.
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let asking = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(AGAIN).with_retries(TIMES);
+    socket.set_tcp_keepalive(&asking)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(PATIENCE))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    use std::time::Duration;
-    use tokio::net::TcpStream;
     use tokio::time::timeout;
 
     /// Whose first packet was dropped sends it again after a second.

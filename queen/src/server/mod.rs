@@ -7,7 +7,7 @@ mod listen;
 mod open;
 mod turned;
 
-pub use http2::{Cut, Ended};
+pub use http2::{Cut, Ended, Patient};
 pub use listen::listen;
 pub use open::Addresses;
 

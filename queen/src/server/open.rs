@@ -71,8 +71,10 @@ impl Open {
 
     /// A place for a connection of `peer`, if there is one.
     pub fn enter(&mut self, peer: IpAddr) -> Option<Entered> {
-        let from_it = self.addresses.of(peer);
-        let many = !peer.is_loopback() && from_it >= self.bounds.per_address.limit();
+        // A port that takes both kinds of addresses shows those of IPv4 as `::ffff:10.0.0.1`.
+        let host = peer.to_canonical();
+        let from_it = self.addresses.of(host);
+        let many = !host.is_loopback() && from_it >= self.bounds.per_address.limit();
         if many {
             self.bounds.per_address.refuse();
         }
@@ -83,8 +85,8 @@ impl Open {
             warn!(%peer, connections, from_it, "too many connections: refusing further ones");
         }
         let (place, addresses) = (place?, Arc::clone(&self.addresses));
-        addresses.enter(peer);
-        Some(Entered { _place: place, address: peer, addresses })
+        addresses.enter(host);
+        Some(Entered { _place: place, address: host, addresses })
     }
 
     /// A place for one that is told that there is no room, if not too many are being told that already.
@@ -116,5 +118,21 @@ mod tests {
         entered.clear();
         assert_eq!((bounds.connections.taken(), addresses.most()), (0, 0));
         assert!(open.enter(greedy).is_some());
+    }
+
+    #[test]
+    fn one_host_is_one_whatever_address_it_shows() {
+        let config = Config { max_connections_per_address: 1, ..Config::default() };
+        let (bounds, addresses) = (Bounds::new(&config), Arc::new(Addresses::default()));
+        let mut open = Open::new(bounds.clone(), Arc::clone(&addresses));
+        let mut enter = |ip: &str| open.enter(ip.parse().unwrap());
+        let here = ["127.0.0.1", "::1", "::ffff:127.0.0.1", "::ffff:127.0.0.1", "::1"].map(&mut enter);
+        assert!(here.iter().all(Option::is_some), "this machine is not bounded");
+        assert_eq!(addresses.most(), 0);
+        let four = [enter("::ffff:10.0.0.1"), enter("10.0.0.1"), enter("10.0.0.2")];
+        assert_eq!(four.each_ref().map(Option::is_some), [true, false, true]);
+        assert_eq!((addresses.most(), bounds.per_address.refused()), (1, 1));
+        drop((here, four));
+        assert!(addresses.0.lock().unwrap().is_empty(), "each leaves where it has entered");
     }
 }

@@ -1,8 +1,10 @@
 //! Every bound at its limit: who is beyond it is answered, who was there before goes on, and `/metrics` tells.
 
 use crate::harness::{PATIENCE, Running, Session, eventually, hive, row};
+use proto::claim::What;
 use proto::fleet_service_client::FleetServiceClient;
-use proto::{ListHivesRequest, WatchRequest};
+use proto::scheduler_service_client::SchedulerServiceClient;
+use proto::{Claim, ListHivesRequest, ReserveRequest, WatchRequest, WorkerClaim};
 use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -122,6 +124,17 @@ async fn q4_watchers_and_hives_beyond_their_bounds_are_told_when_to_come_again()
 }
 
 #[tokio::test]
+async fn q4_reservations_beyond_the_bound_are_told_when_to_come_again() {
+    let queen = Running::start(|config| config.max_reserving = 0).await;
+    let claim = Claim { what: Some(What::AnyWorker(WorkerClaim { idle: true, ..WorkerClaim::default() })) };
+    let request = ReserveRequest { claims: vec![claim], ..ReserveRequest::default() };
+    let refused = SchedulerServiceClient::new(queen.channel().await).reserve(request).await.unwrap_err();
+    exhausted(&refused);
+    assert_eq!(refused.message(), "0 reservations are already being made");
+    assert_eq!(bound(&queen, "reserving").await, (Some(0.0), 0.0, Some(1.0)));
+}
+
+#[tokio::test]
 async fn b1_frames_beyond_a_bound_are_counted_and_the_stream_goes_on() {
     let queen = Running::start(|config| (config.max_workers, config.max_frame_bytes) = (2, 4_096)).await;
     let mut session = Session::open(&queen, hive("a")).await.unwrap();
@@ -155,6 +168,49 @@ async fn headers_beyond_the_bound_are_refused() {
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 }
 
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u32).to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test]
+async fn fields_that_end_a_stream_or_a_connection_are_counted_too() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const CONTINUATION: u8 = 9;
+    let queen = Running::start(|config| config.max_header_bytes = 9_000).await;
+    let mut stream = TcpStream::connect(queen.address).await.unwrap();
+    let method = b"/rbee.v1.FleetService/ListHives";
+    // POST and http, the path, then the type that the router wants before it waits for the body.
+    let kind = b"application/grpc";
+    let asking = [&[0x83, 0x86, 0x04, method.len() as u8], &method[..], &[0x0f, 0x10, kind.len() as u8], kind].concat();
+    // One field called "x", of 10,000 bytes.
+    let late = [&[0, 1, b'x', 0x7f, 0x91, 0x4d][..], &[b'v'; 10_000]].concat();
+    let mut said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    said.extend(frame(SETTINGS, 0, 0, &[]));
+    said.extend([frame(HEADERS, 4, 1, &asking), frame(HEADERS, 5, 1, &late), frame(HEADERS, 0, 3, &[])].concat());
+    (0..3).for_each(|_| said.extend(frame(CONTINUATION, 0, 3, &[0; 16_000])));
+    stream.write_all(&said).await.unwrap();
+    let mut ended = Vec::new();
+    let listening = async {
+        let mut head = [0; 9];
+        while stream.read_exact(&mut head).await.is_ok() {
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            match head[3] {
+                RST_STREAM => ended.push((RST_STREAM, payload[3])),
+                GOAWAY => ended.push((GOAWAY, payload[7])),
+                _ => {}
+            }
+        }
+    };
+    timeout(PATIENCE, listening).await.unwrap();
+    assert_eq!(ended, [(RST_STREAM, 1), (GOAWAY, 11)], "a protocol error, then calm");
+    assert_eq!(bound(&queen, "header_bytes").await, (None, 9_000.0, Some(2.0)));
+}
+
 #[tokio::test]
 async fn metrics_come_in_both_formats_without_a_series_for_a_worker() {
     let queen = Running::start(|_| {}).await;
@@ -185,7 +241,14 @@ async fn metrics_come_in_both_formats_without_a_series_for_a_worker() {
     ] {
         assert!(all.contains_key(name), "{name} in {all:?}");
     }
-    for name in ["connections", "connections_per_address", "streams_per_connection", "header_bytes", "request_bytes"] {
+    for name in [
+        "connections",
+        "connections_per_address",
+        "streams_per_connection",
+        "header_bytes",
+        "request_bytes",
+        "reserving",
+    ] {
         assert!(bound(&queen, name).await.1 > 0.0, "{name}");
     }
 }

@@ -314,11 +314,12 @@ async fn b5_a_hives_token_writes_only_its_own_hive() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_taken_away_ends_its_calls_and_a_broken_directory_changes_nothing() {
+async fn a_token_that_is_taken_away_ends_its_calls_and_a_broken_directory_brings_nothing_new() {
     let papers = Papers::new();
     for name in ["viewer.a", "viewer.b", "hive.box"] {
         papers.give(name);
     }
+    let late = papers.give("viewer.late");
     let queen = start(&papers).await;
     let watch = async |token: &str| {
         let request = WatchRequest::default();
@@ -354,6 +355,11 @@ async fn a_token_that_is_taken_away_ends_its_calls_and_a_broken_directory_change
     .await;
     let unknown = http(&queen, &papers, &get("/metrics", Some(&viewer)), b"").await;
     assert!(unknown.starts_with("HTTP/1.1 401"), "{unknown}");
+    // Whose own file goes is refused all the same.
+    let asked = async || http(&queen, &papers, &get("/metrics", Some(&late)), b"").await;
+    assert!(asked().await.starts_with("HTTP/1.1 200"));
+    std::fs::remove_file(papers.token("viewer.late")).unwrap();
+    eventually("a refusal", async || asked().await.starts_with("HTTP/1.1 401").then_some(())).await;
     assert!(hives(&queen, &papers, Some("viewer.b")).await.is_ok());
     std::fs::remove_file(papers.token("admin")).unwrap();
     eventually("the new token", async || hives(&queen, &papers, Some("viewer.c")).await.ok()).await;

@@ -1,7 +1,7 @@
 //! The command line from anywhere: the hive of this machine over its socket, any other through the queen.
 
 use crate::place::{Place, SOON};
-use harness::{Hive, Output, Scene, eventually};
+use harness::{Hive, Output, Process, Scene, eventually};
 
 /// Runs rbee as on a machine that has no hive.
 fn from_afar(scene: &Scene, args: &[&str]) -> Output {
@@ -9,6 +9,17 @@ fn from_afar(scene: &Scene, args: &[&str]) -> Output {
     let mut all = vec!["--socket", nowhere.to_str().unwrap()];
     all.extend_from_slice(args);
     scene.rbee(&all)
+}
+
+/// The exit code of a follower that has to end by itself, and all that it said.
+async fn ends(scene: &Scene, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = scene.command();
+    command.env("RBEE_SOCKET", scene.dir().join("nowhere.sock")).args(args);
+    let log = tempfile::NamedTempFile::new_in(scene.dir()).unwrap();
+    let mut process = Process::start(command, log.path());
+    let look = || std::future::ready(process.ended());
+    let (code, _) = eventually("the follower ends", SOON, look).await;
+    (code, process.log())
 }
 
 /// A second hive beside "box", with the same templates.
@@ -96,6 +107,40 @@ async fn a_hive_is_drained_and_described_from_afar() {
     assert_eq!(scene.rbee(&["run", "--", "sleep", "1000"]).code, Some(0));
     assert_eq!(from_afar(scene, &["drain", "nobody"]).code, Some(3));
     assert!(from_afar(scene, &["describe", "box"]).stdout.contains("remote start"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_followed_at_all_ends_the_follower() {
+    let place = Place::new().await;
+    for (args, why) in [
+        (&["events", "-f", "--hive", "typo"][..], "no hive typo is known here"),
+        (&["logs", "-f", "typo/llm/1"], "no hive typo is known here"),
+        (&["logs", "-f", "box/llm/1"], "llm/1"),
+    ] {
+        let (code, said) = ends(&place.scene, args).await;
+        assert!(code == Some(3) && said.contains(why), "{args:?}: {code:?}, {said}");
+        assert!(!said.contains("trying again"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_follower_outlives_its_hive() {
+    let mut place = Place::new().await;
+    let scene = &place.scene;
+    let mut command = scene.command();
+    command.env("RBEE_SOCKET", scene.dir().join("nowhere.sock")).args(["events", "-f", "--hive", "box"]);
+    let mut follower = Process::start(command, &scene.dir().join("follower.log"));
+    assert_eq!(from_afar(scene, &["start", "talker", "--group", "llm", "--name", "1"]).code, Some(0));
+    let told = |words: &'static str| {
+        let log = follower.log();
+        async move { log.contains(words).then_some(()) }
+    };
+    eventually("the start is told", SOON, || told("started       box/llm/1")).await;
+    place.hive.kill();
+    eventually("the follower misses its hive", SOON, || told("lost hive box; trying again")).await;
+    let _again = scene.hive_from(scene.hive_command("box", &[]), "box").await;
+    eventually("what the new hive did is told", SOON, || told("adopted       box/llm/1")).await;
+    assert_eq!(follower.ended(), None);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub struct Time {
     pub of: fn(&mut Config) -> &mut Duration,
 }
 
-/// Every time of the queen.
+/// Every time of the queen. Those of a silent hive come first, see [`SILENCES`].
 pub const TIMES: [Time; 5] = [
     Time { key: "stale-after", of: |config| &mut config.stale },
     Time { key: "lost-after", of: |config| &mut config.lost },
@@ -25,6 +25,9 @@ pub const TIMES: [Time; 5] = [
     Time { key: "bookmark-every", of: |config| &mut config.bookmark },
     Time { key: "max-age", of: |config| &mut config.max_age },
 ];
+
+/// So many of [`TIMES`] are lengths of a hive's silence, of which none may be shorter than the one before it.
+pub const SILENCES: usize = 3;
 
 /// How many of something there may be.
 pub struct Bound {
@@ -42,7 +45,7 @@ pub struct Bound {
 const MANY: u64 = u32::MAX as u64;
 
 /// Every bound of the queen.
-pub const BOUNDS: [Bound; 14] = [
+pub const BOUNDS: [Bound; 16] = [
     Bound::count("max-connections", |c| c.max_connections as u64, |c, n| c.max_connections = n as usize),
     Bound::count(
         "max-connections-per-address",
@@ -63,7 +66,13 @@ pub const BOUNDS: [Bound; 14] = [
         range: (512 * 1024, 256 * 1024 * 1024),
         ..Bound::count("max-frame-bytes", |c| c.max_frame_bytes as u64, |c, n| c.max_frame_bytes = n as usize)
     },
+    Bound {
+        // The largest answer, of a hundred thousand workers, has to fit.
+        range: (128 * 1024 * 1024, 64 * 1024 * 1024 * 1024),
+        ..Bound::count("max-unread-bytes", |c| c.max_unread_bytes as u64, |c, n| c.max_unread_bytes = n as usize)
+    },
     Bound::count("max-calls", |c| c.max_calls as u64, |c, n| c.max_calls = n as usize),
+    Bound::count("max-reserving", |c| c.max_reserving as u64, |c, n| c.max_reserving = n as usize),
     Bound::count("max-hive-calls", |c| c.max_hive_calls as u64, |c, n| c.max_hive_calls = n as usize),
     Bound::count("max-hive-streams", |c| c.max_hive_streams as u64, |c, n| c.max_hive_streams = n as usize),
     Bound::count("max-tunnels", |c| c.max_tunnels as u64, |c, n| c.max_tunnels = n as usize),

@@ -18,7 +18,7 @@ pub async fn run(global: &Global, name: &str) -> Result<(), Failure> {
             Output::Json | Output::Jsonl => {
                 json::print_next(global.output, "GetHiveResponse", &proto::GetHiveResponse { hive: Some(hive) })
             }
-            Output::Name => terminal::put(format!("{}\n", hive.id)),
+            Output::Name => terminal::put_line(&hive.id),
             Output::Table | Output::Wide => terminal::put(sheet(&hive::lines(&hive))),
         };
     }
@@ -34,7 +34,7 @@ pub async fn run(global: &Global, name: &str) -> Result<(), Failure> {
             let answer = proto::GetWorkerResponse { worker: Some(worker.clone()) };
             json::print_next(global.output, "GetWorkerResponse", &answer)
         }
-        Output::Name => terminal::put(naming::full(worker) + "\n"),
+        Output::Name => terminal::put_line(&naming::full(worker)),
         Output::Table | Output::Wide => terminal::put(sheet(&worker::lines(worker, SystemTime::now()))),
     }
 }
@@ -46,7 +46,7 @@ fn sheet(lines: &Lines) -> String {
     let widest = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = String::new();
     for (name, value) in lines {
-        let clean: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let clean = terminal::plain(value);
         let shown = if clean.is_empty() { "-" } else { &clean };
         out.push_str(&format!("{name:<widest$}  {shown}\n"));
     }

@@ -132,10 +132,9 @@ impl Source {
     async fn follow(mut self, global: Global, sender: mpsc::Sender<StreamEventsResponse>) -> Status {
         loop {
             let asking = self.hive.client.stream_events(self.request.clone());
-            let ended = match tokio::time::timeout(global.timeout, asking).await {
-                Ok(Ok(answer)) => self.hand_on(answer.into_inner(), &sender).await,
-                Ok(Err(status)) => status,
-                Err(_) => Status::unavailable("it does not answer"),
+            let ended = match connect::in_time(global.timeout, asking).await {
+                Ok(stream) => self.hand_on(stream, &sender).await,
+                Err(status) => status,
             };
             if is_final(&ended) {
                 terminal::say(format_args!("rbee: {}: {}", self.hive.id, connect::told(&ended)));

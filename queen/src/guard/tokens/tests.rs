@@ -65,6 +65,20 @@ fn a_directory_that_is_not_as_it_must_be_is_refused_by_name_and_without_secrets(
 }
 
 #[test]
+fn a_copy_that_was_left_behind_is_no_token() {
+    for left in
+        ["operator~", "operator.ann.old", "operator.ann.BAK", "hive.box.rpmsave", "viewer.b.dpkg-old", "viewer.swp"]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "viewer", &format!("{SECRET}viewer"));
+        write(dir.path(), left, &format!("{SECRET}copy"));
+        let told = Tokens::read(dir.path()).unwrap_err().to_string();
+        assert!(told.contains(left) && told.contains("leaves behind"), "{told}");
+    }
+    assert!(!is_leftover("hive.older") && !is_leftover("operator.bold"));
+}
+
+#[test]
 fn each_role_reaches_so_far_and_a_hive_speaks_for_itself() {
     let known = |role| Caller::Known { role, gone: CancellationToken::new() };
     let hive = known(Role::Hive(HiveId::parse("a").unwrap()));
@@ -101,4 +115,45 @@ fn a_token_that_is_taken_away_or_changes_its_role_ends_its_calls() {
     assert!(!again.is_cancelled());
     Tokens::default().replace(&after);
     assert!(again.is_cancelled() && stays.is_cancelled());
+}
+
+#[test]
+fn a_token_goes_with_its_own_file_whatever_is_wrong_with_others() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in
+        ["viewer.stays", "viewer.gone", "viewer.other", "viewer.open", "viewer.torn", "viewer.link", "viewer.moved"]
+    {
+        write(dir.path(), name, &format!("{SECRET}{name}"));
+    }
+    let before = Tokens::read(dir.path()).unwrap();
+    let path = |name: &str| dir.path().join(name);
+    write(dir.path(), "admin", SECRET);
+    write(dir.path(), "viewer.new-one", &format!("{SECRET}viewer.new-one"));
+    std::fs::remove_file(path("viewer.gone")).unwrap();
+    write(dir.path(), "viewer.other", &format!("{SECRET}another"));
+    set_permissions(path("viewer.open"), Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(path("viewer.torn"), "half").unwrap();
+    std::fs::remove_file(path("viewer.link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", path("viewer.link")).unwrap();
+    std::fs::rename(path("viewer.moved"), path("operator.moved")).unwrap();
+    assert!(matches!(Tokens::read(dir.path()), Err(TokensError::Name(_) | TokensError::File(_))));
+
+    let mut still = before.still(dir.path()).unwrap();
+    still.replace(&before);
+    for (name, stays) in [
+        ("viewer.stays", true),
+        ("viewer.gone", false),
+        ("viewer.other", false),
+        ("viewer.open", true),
+        ("viewer.torn", true),
+        ("viewer.link", false),
+        ("viewer.moved", false),
+        ("viewer.new-one", false),
+    ] {
+        let shown = headers(&format!("{SECRET}{name}"));
+        assert_eq!(still.caller(&shown).is_ok(), stays, "{name}");
+        let gone = before.caller(&shown).ok().and_then(|caller| caller.gone());
+        assert!(gone.is_none_or(|gone| gone.is_cancelled() != stays), "{name}");
+    }
+    assert!(before.still(&path("nowhere")).is_err());
 }

@@ -82,7 +82,8 @@ fn with_ways(queen: &Queen, hives: &[FakeHive]) -> Arc<Reserving> {
     let reached = hives.to_vec();
     let ways = Ways::new(move |id| Ok(reached.iter().find(|hive| hive.id == *id).unwrap().channel.clone()));
     let config = Config::default();
-    Arc::new(Reserving::new(queen.fleet.clone(), ways, config.max_age, config.grace))
+    let places = Bound::new(config.max_reserving);
+    Arc::new(Reserving::new(queen.fleet.clone(), ways, config.max_age, config.grace, places))
 }
 
 #[tokio::test]

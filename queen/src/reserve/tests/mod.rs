@@ -8,6 +8,7 @@ mod two_steps;
 
 use super::{Answered, Refused, Reserving, Ways, Wish};
 use crate::Config;
+use crate::bound::Bound;
 use crate::fleet::Fleet;
 use crate::fleet::sample::SECOND;
 use crate::tunnel::NoTunnel;
@@ -36,14 +37,18 @@ impl Queen {
     }
 
     fn started(hives: &[FakeHive], at: Instant) -> Self {
-        let config = Config::default();
-        let fleet = Arc::new(Fleet::new(&config, "q1".into(), at));
+        Self::with(hives, at, &Config::default())
+    }
+
+    fn with(hives: &[FakeHive], at: Instant, config: &Config) -> Self {
+        let fleet = Arc::new(Fleet::new(config, "q1".into(), at));
         let reached = hives.to_vec();
         let ways = Ways::new(move |id| {
             let hive = reached.iter().find(|hive| hive.id == *id);
             hive.map(|hive| hive.channel.clone()).ok_or_else(|| NoTunnel::Absent(id.clone()))
         });
-        let reserving = Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace));
+        let places = Bound::new(config.max_reserving);
+        let reserving = Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace, places));
         let queen = Self { fleet, reserving };
         hives.iter().for_each(|hive| queen.hear(hive));
         queen

@@ -56,6 +56,20 @@ async fn a_slow_hive_is_left_for_another_one() {
     assert_eq!(held(&queen.reserve(vec![vram(8)]).await.unwrap()), ["b/GPU-b"]);
 }
 
+#[tokio::test]
+async fn no_more_reservations_are_made_at_once_than_there_is_room_for() {
+    let hive = FakeHive::start("box", vec![idle(), idle()], &[]).await;
+    let config = Config { max_reserving: 1, ..Config::default() };
+    let started = Instant::now().checked_sub(config.grace).unwrap();
+    let queen = Queen::with(std::slice::from_ref(&hive), started, &config);
+    hive.mood(|mood| mood.slow = Duration::from_millis(20));
+    let (one, other) = tokio::join!(queen.reserve(vec![any()]), queen.reserve(vec![any()]));
+    assert!(one.is_ok(), "{one:?}");
+    assert_eq!(other, Err(Refused::TooMuch("1 reservations are already being made".into())));
+    assert_eq!((queen.reserving.places.taken(), queen.reserving.places.refused()), (0, 1));
+    assert!(queen.reserve(vec![any()]).await.is_ok());
+}
+
 /// One of two hives is asked to confirm, and its queen ends.
 async fn die_between_confirmations(hives: &[FakeHive; 2]) {
     hives[1].mood(|mood| mood.renews_nothing = true);

@@ -106,7 +106,8 @@ mod tests {
     fn b5_a_hive_answers_and_tells_under_its_own_name_alone() {
         let hive = HiveId::parse("gpu-9").unwrap();
         let worker = |group: &str| {
-            let spec = WorkerSpec { hive: "gpu-1".into(), group: group.into(), instance: "1".into(), ..Default::default() };
+            let spec =
+                WorkerSpec { hive: "gpu-1".into(), group: group.into(), instance: "1".into(), ..Default::default() };
             Worker { spec: Some(spec), ..Worker::default() }
         };
         let mut start = proto::StartWorkerResponse { worker: Some(worker("llm")), ..Default::default() };

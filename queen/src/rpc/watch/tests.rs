@@ -27,7 +27,7 @@ pub(super) fn shared(instance: &str, now: Instant, places: usize) -> (Shared, wa
     let fleet = Arc::new(Fleet::new(&config, instance.into(), now));
     let ways = Ways::new(|hive| Err(NoTunnel::Absent(hive.clone())));
     let shared = Shared {
-        reserving: Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace)),
+        reserving: Arc::new(Reserving::new(fleet.clone(), ways, config.max_age, config.grace, Bound::new(1))),
         fleet,
         config: Arc::new(config),
         stopping: CancellationToken::new(),

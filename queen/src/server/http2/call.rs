@@ -2,9 +2,10 @@
 //! before is on its way, so that what a slow reader is told is at most one message old. That needs no window: a body may have
 //! other work to do, and an end can always be told.
 
-use super::cut::Cut;
 use super::frame::{LARGEST, Reason};
 use super::outbox::Outbox;
+use super::unread::Reader;
+use crate::bound::Bound;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::future::RouteFuture;
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body as _;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 use tower::Service;
@@ -59,8 +61,9 @@ pub struct Call {
     rest: Bytes,
     /// Some of what it gave then was sent.
     partly: bool,
-    /// Whether anybody still waits for its reader.
-    cut: Option<Cut>,
+    /// How long it waits for its reader, and where there is room for what he does not take.
+    reader: Reader,
+    room: Arc<Bound>,
 }
 
 enum State {
@@ -70,14 +73,15 @@ enum State {
 
 impl Call {
     /// Begins.
-    pub fn new(router: &mut Router, request: Request<Body>) -> Self {
+    pub fn new(router: &mut Router, request: Request<Body>, room: Arc<Bound>) -> Self {
         let head = request.method() == Method::HEAD;
         Self {
             state: State::Answering(Box::pin(router.call(request))),
             head,
             rest: Bytes::new(),
             partly: false,
-            cut: None,
+            reader: Reader::Usual(None),
+            room,
         }
     }
 
@@ -106,11 +110,11 @@ impl Call {
                 State::Sending(body) => {
                     if !self.rest.is_empty() {
                         if windows.room() == 0 || out.is_full() {
-                            if !self.cut.as_ref().is_some_and(Cut::is_made) {
+                            if !self.reader.is_given_up(self.rest.len(), &self.room) {
                                 return Left::Blocked;
                             }
                             // Its reader would take a part for the whole.
-                            if self.partly {
+                            if self.partly || !self.reader.is_told() {
                                 return Left::Broken(Reason::ENHANCE_YOUR_CALM);
                             }
                             // How it ended needs no window.
@@ -119,6 +123,7 @@ impl Call {
                         }
                         let data = self.rest.split_to(windows.room().min(self.rest.len()));
                         windows.take(data.len());
+                        self.reader.takes();
                         self.partly = !self.rest.is_empty();
                         let end = self.rest.is_empty() && body.is_end_stream();
                         out.data(id, data, end);
@@ -138,7 +143,7 @@ impl Call {
     /// Sends what an answer begins with; whether that is all of it.
     fn begin(&mut self, id: u32, answer: Response<Body>, out: &mut Outbox) -> bool {
         let (mut parts, body) = answer.into_parts();
-        self.cut = parts.extensions.remove();
+        self.reader = Reader::of(&mut parts.extensions);
         // What concerns a connection of HTTP/1.1 (RFC 9113, 8.2.2).
         for name in [CONNECTION, TRANSFER_ENCODING] {
             parts.headers.remove(name);

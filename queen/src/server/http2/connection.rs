@@ -66,12 +66,15 @@ pub struct Shared {
     pub header_bytes: Arc<Bound>,
     /// How many calls may run on one connection.
     pub streams: Arc<Bound>,
+    /// Bytes of answers that wait for their readers.
+    pub unread_bytes: Arc<Bound>,
 }
 
 impl Shared {
     /// With bounds of its own.
-    pub fn new(header_bytes: usize, streams: usize) -> Self {
-        Self { buffers: Buffers::default(), header_bytes: Bound::new(header_bytes), streams: Bound::new(streams) }
+    pub fn new(header_bytes: usize, streams: usize, unread_bytes: usize) -> Self {
+        let [header_bytes, streams, unread_bytes] = [header_bytes, streams, unread_bytes].map(Bound::new);
+        Self { buffers: Buffers::default(), header_bytes, streams, unread_bytes }
     }
 }
 

@@ -119,6 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // What is refused must be decoded all the same, or the tables of the two sides no longer agree.
         let most = HEARD * self.shared.header_bytes.limit().max(LARGEST);
         if block.bytes.len() > most || block.frames > EXTRA_FRAMES + most / LARGEST {
+            self.shared.header_bytes.refuse();
             return Err(Reason::ENHANCE_YOUR_CALM);
         }
         if head.has(flag::END_HEADERS) {
@@ -133,6 +134,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut fields = Fields::new(self.shared.header_bytes.limit());
         self.decoder.read(block, |name, value| fields.add(name, value)).map_err(|_| Reason::COMPRESSION_ERROR)?;
         if self.streams.has(stream) {
+            if fields.is_too_large() {
+                self.shared.header_bytes.refuse();
+            }
             let trailers = fields.trailers().ok().filter(|_| end).ok_or((stream, Reason::PROTOCOL_ERROR));
             let ended = trailers.and_then(|trailers| self.streams.end(stream, Some(trailers)));
             return self.settle(ended);
@@ -175,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut request = Request::from_parts(parts, Body::new(Incoming(Arc::clone(&line))));
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(Ended(Arc::clone(&line)));
-        let call = Call::new(&mut self.router, request);
+        let call = Call::new(&mut self.router, request, Arc::clone(&self.shared.unread_bytes));
         self.streams.add(stream, line, call, announced);
         let ended = if end { self.streams.end(stream, None) } else { Ok(()) };
         self.settle(ended)

@@ -24,6 +24,7 @@ mod seats;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 pub use buffers::Buffers;
 pub use connection::{Connection, Gone, Shared};
@@ -33,6 +34,7 @@ pub use lane::Bells;
 pub use lane::{Carried, Turn};
 pub use lanes::Lanes;
 pub use line::Ended;
+pub use unread::Patient;
 
 /// What a sender may send ahead on one stream, in bytes: little, so that a stalled queen replays no minutes.
 const STREAM_WINDOW: u32 = 64 * 1024;

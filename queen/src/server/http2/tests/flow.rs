@@ -2,7 +2,8 @@
 
 use super::super::frame::{LARGEST, Reason, WINDOW, flag, kind};
 use super::super::{CONNECTION_WINDOW, STREAM_WINDOW};
-use super::peer::{LARGE, Peer};
+use super::peer::{HUGE, LARGE, Peer};
+use std::time::Duration;
 
 async fn widen(peer: &mut Peer, stream: u32, bytes: u32) {
     peer.say(kind::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes()).await;
@@ -71,6 +72,58 @@ async fn who_is_cut_off_is_told_how_it_ended_or_that_what_it_has_is_no_whole() {
     assert_eq!(peer.status(5).await, "200");
     read(&mut peer, 5, 2_000).await;
     assert_eq!(peer.hear_of(5).await.head.kind, kind::HEADERS);
+}
+
+async fn ended_for_calm(peer: &mut Peer, stream: u32) {
+    let heard = peer.hear_of(stream).await;
+    let calm = Reason::ENHANCE_YOUR_CALM.0.to_be_bytes();
+    assert_eq!((heard.head.kind, &heard.payload[..]), (kind::RST_STREAM, &calm[..]));
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_have_only_so_much_room() {
+    let mut peer = Peer::new().await;
+    widen(&mut peer, 0, 1 << 20).await;
+    set_window(&mut peer, 0).await;
+    for (stream, path) in [(1, "/huge"), (3, "/large")] {
+        peer.ask(stream, "GET", path, true).await;
+        assert_eq!(peer.status(stream).await, "200");
+    }
+    peer.ask(5, "GET", "/large", true).await;
+    assert_eq!(peer.status(5).await, "200");
+    ended_for_calm(&mut peer, 5).await;
+    // Whoever takes what lies there makes room for others.
+    widen(&mut peer, 1, HUGE as u32).await;
+    read(&mut peer, 1, HUGE).await;
+    peer.ask(7, "GET", "/large", true).await;
+    assert_eq!(peer.status(7).await, "200");
+    is_quiet(&mut peer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_reader_takes_nothing_for_long_is_ended_unless_he_may() {
+    let mut peer = Peer::new().await;
+    set_window(&mut peer, 10).await;
+    for (stream, path) in [(1, "/large"), (3, "/large"), (5, "/patient")] {
+        peer.ask(stream, "GET", path, true).await;
+        assert_eq!(peer.status(stream).await, "200");
+        read(&mut peer, stream, 10).await;
+    }
+    for second in 1..30 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        if second == 20 {
+            widen(&mut peer, 3, 10).await;
+            read(&mut peer, 3, 10).await;
+        }
+        is_quiet(&mut peer).await;
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    peer.say(kind::PING, 0, 0, b"anything").await;
+    ended_for_calm(&mut peer, 1).await;
+    for stream in [3, 5] {
+        widen(&mut peer, stream, 10).await;
+        read(&mut peer, stream, 10).await;
+    }
 }
 
 #[tokio::test]

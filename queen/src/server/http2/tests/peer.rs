@@ -2,13 +2,13 @@
 
 use super::super::frame::{Head, flag, kind};
 use super::super::hpack::{self, Decoder};
-use super::super::{Connection, Cut, Lanes, Shared};
-use axum::Router;
+use super::super::{Connection, Cut, Lanes, Patient, Shared};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use std::convert::Infallible;
@@ -28,6 +28,10 @@ pub const STREAMS: usize = 4;
 pub const HEADER_BYTES: usize = 20_000;
 /// What `/large` answers with.
 pub const LARGE: usize = 300_000;
+/// What `/huge` does.
+pub const HUGE: usize = 1_000_000;
+/// Room for what nobody reads.
+pub const UNREAD: usize = HUGE + LARGE;
 
 /// How a connection ended.
 pub type Ended = JoinHandle<Result<(), String>>;
@@ -37,6 +41,8 @@ pub fn router() -> Router {
     Router::new()
         .route("/echo", post(|request: Request| async { request.into_body() }))
         .route("/large", get(|| async { vec![7_u8; LARGE] }))
+        .route("/huge", get(|| async { vec![7_u8; HUGE] }))
+        .route("/patient", get(|| async { (Extension(Patient), vec![7_u8; LARGE]) }))
         .route("/never", get(std::future::pending::<()>).post(std::future::pending::<()>))
         .route("/held", post(|request: Request| async { (request, std::future::pending::<()>().await).1 }))
         .route("/taken", post(|request: Request| async { request.into_body().collect().await.unwrap().to_bytes() }))
@@ -72,7 +78,7 @@ async fn count(request: Request) -> Result<String, Infallible> {
 
 /// What the connections of a test share.
 pub fn shared() -> Arc<Shared> {
-    Arc::new(Shared::new(HEADER_BYTES, STREAMS))
+    Arc::new(Shared::new(HEADER_BYTES, STREAMS, UNREAD))
 }
 
 /// Runs the queen's end of a connection, which leaves when it is told to.
