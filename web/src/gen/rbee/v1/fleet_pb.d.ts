@@ -211,7 +211,8 @@ export declare type Update = Message<"rbee.v1.Update"> & {
   beats: HiveBeat[];
 
   /**
-   * States that this watcher was not shown because newer ones replaced them.
+   * States that this watcher was not shown because newer ones replaced them. With a filter, of workers that were shown and
+   * still match; with a field mask at least so many, since what it hides is not counted.
    *
    * @generated from field: uint64 conflated = 7;
    */
@@ -321,7 +322,7 @@ export declare type Bookmark = Message<"rbee.v1.Bookmark"> & {
   workersOnline: number;
 
   /**
-   * LIVE, idle, not held.
+   * LIVE, running and not unready, idle, not held.
    *
    * @generated from field: uint32 workers_available = 4;
    */
