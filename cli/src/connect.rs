@@ -2,12 +2,12 @@
 
 use crate::args::Global;
 use crate::failure::{Failure, first_cause};
+use crate::locate::Socket;
 use common::link::{Bearer, Channel, LinkError};
 use hyper_util::rt::TokioIo;
 use proto::fleet_service_client::FleetServiceClient;
 use proto::scheduler_service_client::SchedulerServiceClient;
 use proto::worker_service_client::WorkerServiceClient;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tonic::service::interceptor::InterceptedService;
@@ -57,9 +57,9 @@ pub async fn scheduler(global: &Global) -> Result<SchedulerServiceClient<Channel
 }
 
 /// The hive behind a unix socket of this machine.
-pub async fn hive(socket: &Path) -> Result<WorkerServiceClient<Channel>, Failure> {
-    let path = socket.to_owned();
-    let dial = tower::service_fn(move |_| dial(path.clone()));
+pub async fn hive(socket: &Socket) -> Result<WorkerServiceClient<Channel>, Failure> {
+    let to = socket.clone();
+    let dial = tower::service_fn(move |_| dial(to.clone()));
     // The name is never looked up: the connector goes to the socket.
     let endpoint = alive(Endpoint::from_static("http://hive"));
     let why = match tokio::time::timeout(CONNECT, endpoint.connect_with_connector(dial)).await {
@@ -71,14 +71,22 @@ pub async fn hive(socket: &Path) -> Result<WorkerServiceClient<Channel>, Failure
         Ok(Err(error)) => first_cause(&error),
         Err(_) => "no connection within 5 s".to_owned(),
     };
-    let shown = socket.display();
+    let shown = socket.path.display();
     Err(Failure::Failed(format!(
         "cannot reach a hive at {shown}: {why}; start one with `rbee up` or `rbee hive`, or name its socket with --socket"
     )))
 }
 
-async fn dial(path: PathBuf) -> std::io::Result<TokioIo<UnixStream>> {
-    UnixStream::connect(path).await.map(TokioIo::new)
+/// Who listens is looked at when he is there: what a path names may change.
+async fn dial(socket: Socket) -> std::io::Result<TokioIo<UnixStream>> {
+    let stream = UnixStream::connect(&socket.path).await?;
+    let user = stream.peer_cred()?.uid();
+    if !socket.admits(user) {
+        let told =
+            format!("another user (uid {user}) listens there; if you trust whoever that is, name it with --socket");
+        return Err(std::io::Error::other(told));
+    }
+    Ok(TokioIo::new(stream))
 }
 
 fn alive(endpoint: Endpoint) -> Endpoint {

@@ -141,6 +141,12 @@ pub fn is_final(status: &Status) -> bool {
     matches!(status.code(), InvalidArgument | NotFound | PermissionDenied | Unauthenticated | Unimplemented)
 }
 
+/// Whether a follower asks again after this; `opened`: his stream has begun before. What was never there is not waited for.
+pub fn goes_on(status: &Status, opened: bool) -> bool {
+    let away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+    away || (opened && !is_final(status))
+}
+
 /// A number in 0..1 that differs from process to process and from try to try; spreads retries, nothing else.
 pub fn anywhere() -> f64 {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
@@ -236,6 +242,16 @@ mod tests {
         view.apply(now, &update("1", &[]));
         view.apply(now, &update("2", &["box/llm/1"]));
         assert_eq!(view.workers(now).len(), 1);
+    }
+
+    #[test]
+    fn a_follower_waits_for_whoever_is_away_and_for_nobody_who_was_never_there() {
+        let after = |code, opened| goes_on(&Status::new(code, ""), opened);
+        assert!(after(Code::Unavailable, false) && after(Code::DeadlineExceeded, false));
+        assert!(!after(Code::ResourceExhausted, false) && after(Code::ResourceExhausted, true));
+        for code in [Code::NotFound, Code::PermissionDenied, Code::Unauthenticated] {
+            assert!(!after(code, false) && !after(code, true), "{code:?}");
+        }
     }
 
     #[test]

@@ -18,23 +18,47 @@ const SHARED: u32 = 0o1777;
 /// The queen is only asked for a hint; the usual place is tried without her.
 const HINT: Duration = Duration::from_secs(2);
 
+/// A unix socket of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Nobody but the queen says that a hive is behind it: then only root and this user may be.
+    pub hearsay: bool,
+}
+
+impl Socket {
+    /// Whether whoever listens there, by this user's name, is to be told anything.
+    pub fn admits(&self, user: u32) -> bool {
+        !self.hearsay || trusted_users().contains(&user)
+    }
+}
+
 /// The hive of this machine to talk to. `hive` says which one when there are several.
 ///
 /// # Errors
 /// `Usage` when several hives run here and nothing tells which is meant; it names them. `Usage` when only somebody else's
 /// does.
-pub async fn socket(global: &Global, hive: Option<&str>) -> Result<PathBuf, Failure> {
+pub async fn socket(global: &Global, hive: Option<&str>) -> Result<Socket, Failure> {
+    let given = |path: PathBuf| Socket { path, hearsay: false };
     if let Some(path) = &global.socket {
-        return Ok(path.clone());
+        return Ok(given(path.clone()));
     }
-    match tokio::time::timeout(HINT, local_hives(global)).await.ok().flatten() {
-        Some(local) => {
-            let ours = [0, nix::unistd::geteuid().as_raw()];
-            let found = choose(local, hive, |socket| belongs_to(socket, ours))?;
-            Ok(found.unwrap_or_else(usual_socket))
-        }
-        None => Ok(usual_socket()),
+    let usual = usual_socket();
+    let Some(local) = tokio::time::timeout(HINT, local_hives(global)).await.ok().flatten() else {
+        return Ok(given(usual));
+    };
+    match choose(local, hive, |socket| socket == usual || belongs_to(socket, trusted_users())) {
+        Ok(Some(path)) => Ok(Socket { hearsay: path != usual, path }),
+        Ok(None) => Ok(given(usual)),
+        // Others have hives here; one of this user's that the queen has not heard of is the nearest.
+        Err(_) if hive.is_none() && usual.exists() => Ok(given(usual)),
+        Err(failure) => Err(failure),
     }
+}
+
+fn trusted_users() -> [u32; 2] {
+    [0, nix::unistd::geteuid().as_raw()]
 }
 
 /// Ids and sockets of the hives of this machine that the queen knows; `None` when she does not answer.
@@ -139,13 +163,12 @@ pub fn hive_of(worker: &str) -> Option<&str> {
 pub async fn hive_with_workers(
     global: &Global,
     worker: Option<&str>,
-) -> Result<(PathBuf, crate::verbs::HiveClient, Vec<proto::Worker>), Failure> {
-    let path = socket(global, worker.and_then(hive_of)).await?;
-    let mut client = connect::hive(&path).await?;
+) -> Result<(verbs::HiveClient, Vec<proto::Worker>), Failure> {
+    let mut client = connect::hive(&socket(global, worker.and_then(hive_of)).await?).await?;
     let asking = client.list_workers(proto::WorkerServiceListWorkersRequest::default());
     let answer = connect::answer(global.timeout, "list the workers of this machine", asking).await;
     let workers = answer.map_err(not_the_queen)?.workers;
-    Ok((path, client, workers))
+    Ok((client, workers))
 }
 
 /// A hive that went away is an error of this machine, not an unreachable queen.
@@ -188,6 +211,14 @@ mod tests {
         assert_eq!(choose(vec![hive("a", live), hive("b", live)], Some("b")), Some("/run/b.sock".into()));
         let dead = hive("old", proto::Freshness::Lost);
         assert_eq!(choose(vec![dead, hive("a", live)], None), Some("/run/a.sock".into()));
+    }
+
+    #[test]
+    fn hearsay_admits_nobody_but_root_and_this_user() {
+        let me = nix::unistd::geteuid().as_raw();
+        let socket = |hearsay| Socket { path: "/tmp/x".into(), hearsay };
+        assert!(socket(true).admits(0) && socket(true).admits(me));
+        assert!(!socket(true).admits(me + 4_711) && socket(false).admits(me + 4_711));
     }
 
     #[test]

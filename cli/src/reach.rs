@@ -4,16 +4,16 @@
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::follow::anywhere;
+use crate::locate::Socket;
 use crate::verbs::{HiveClient, hives, ps};
 use crate::{connect, locate, naming, terminal};
 use common::{Backoff, WorkerId};
-use std::path::PathBuf;
 
 /// How a hive is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
     /// Over its unix socket.
-    Socket(PathBuf),
+    Socket(Socket),
     /// Over the queen, by its name.
     Queen(String),
 }
@@ -119,12 +119,12 @@ async fn through_queen(global: &Global) -> Result<HiveClient, Failure> {
 
 /// The hive of this machine.
 pub async fn here(global: &Global, wish: Option<&str>) -> Result<ReachedHive, Failure> {
-    let path = locate::socket(global, wish).await?;
-    let mut client = connect::hive(&path).await?;
+    let socket = locate::socket(global, wish).await?;
+    let mut client = connect::hive(&socket).await?;
     let asking = client.describe_hive(proto::DescribeHiveRequest::default());
     let answer = connect::answer(global.timeout, "ask the hive here who it is", asking).await;
     let id = answer.map_err(locate::not_the_queen)?.hive.unwrap_or_default().id;
-    Ok(ReachedHive { client, id, way: Way::Socket(path) })
+    Ok(ReachedHive { client, id, way: Way::Socket(socket) })
 }
 
 impl ReachedHive {
@@ -143,7 +143,7 @@ impl Way {
     /// Waits until the hive answers again; says so once when it goes and once when it is back.
     pub async fn again(&self, global: &Global) -> HiveClient {
         let name = match self {
-            Self::Socket(path) => format!("the hive at {}", path.display()),
+            Self::Socket(socket) => format!("the hive at {}", socket.path.display()),
             Self::Queen(hive) => format!("hive {hive}"),
         };
         if !global.quiet {
@@ -163,7 +163,7 @@ impl Way {
 
     async fn try_again(&self, global: &Global) -> Result<HiveClient, Failure> {
         match self {
-            Self::Socket(path) => connect::hive(path).await,
+            Self::Socket(socket) => connect::hive(socket).await,
             Self::Queen(hive) => {
                 let mut client = through_queen(global).await?;
                 let asking = client.describe_hive(proto::DescribeHiveRequest { hive: hive.clone() });

@@ -85,7 +85,7 @@ pub async fn describe(global: &Global) -> Described {
     let mut client = connect::hive(&socket).await?;
     let asking = client.describe_hive(proto::DescribeHiveRequest::default());
     let answer = connect::answer(global.timeout, "ask the hive what it is", asking).await?;
-    Ok((socket.display().to_string(), answer))
+    Ok((socket.path.display().to_string(), answer))
 }
 
 fn described(socket: &str, answer: &proto::DescribeHiveResponse) -> Finding {

@@ -4,7 +4,7 @@ mod several;
 
 use crate::args::{Events, Global, Output};
 use crate::failure::Failure;
-use crate::follow::is_final;
+use crate::follow::goes_on;
 use crate::reach::{self, ReachedHive};
 use crate::show::{json, units};
 use crate::{connect, locate, naming, terminal};
@@ -34,7 +34,6 @@ pub async fn run(global: &Global, args: &Events) -> Result<(), Failure> {
 async fn one(global: &Global, args: &Events, hive: ReachedHive) -> Result<(), Failure> {
     let ReachedHive { mut client, id, way } = hive;
     let mut request = proto::StreamEventsRequest { follow: args.follow, hive: id, ..Default::default() };
-    // What was never there is not waited for.
     let (mut named, mut opened) = (false, false);
     loop {
         let ended = match connect::in_time(global.timeout, client.stream_events(request.clone())).await {
@@ -53,11 +52,10 @@ async fn one(global: &Global, args: &Events, hive: ReachedHive) -> Result<(), Fa
             }
             Err(status) => Err(status),
         };
-        let goes_on = args.follow && opened;
         match ended {
             Ok(()) if !args.follow && (named || args.workers.is_empty()) => return Ok(()),
             Ok(()) if !args.follow => return Err(nobody(args)),
-            Err(status) if !goes_on || is_final(&status) => {
+            Err(status) if !args.follow || !goes_on(&status, opened) => {
                 return Err(locate::not_the_queen(connect::refused("read events", &status)));
             }
             // Events have no end: a follower whose stream ends lost its hive.

@@ -2,17 +2,15 @@
 
 use crate::args::{Global, Logs};
 use crate::failure::Failure;
-use crate::follow::is_final;
+use crate::follow::goes_on;
 use crate::reach::{self, Reached};
 use crate::{connect, locate, terminal};
-use tonic::Code;
 
 /// Prints it, and with `-f` what comes, also over restarts of the hive.
 pub async fn run(global: &Global, args: &Logs) -> Result<(), Failure> {
     let Reached { mut client, name, way } = reach::worker(global, &args.worker).await?;
     let what = format!("read the output of {name}");
     let mut request = proto::StreamLogsRequest { name, follow: args.follow, tail_lines: args.tail, after: None };
-    // What was never there is not waited for.
     let mut opened = false;
     loop {
         let ended = match connect::in_time(global.timeout, client.stream_logs(request.clone())).await {
@@ -32,11 +30,10 @@ pub async fn run(global: &Global, args: &Logs) -> Result<(), Failure> {
             }
             Err(status) => Err(status),
         };
-        let goes_on = args.follow && opened;
         match ended {
             // All of it; a follower gets here when the worker has ended.
             Ok(()) => return Ok(()),
-            Err(status) if !goes_on || is_final(&status) || status.code() == Code::ResourceExhausted => {
+            Err(status) if !args.follow || !goes_on(&status, opened) => {
                 return Err(locate::not_the_queen(connect::refused(&what, &status)));
             }
             Err(_) => client = way.again(global).await,

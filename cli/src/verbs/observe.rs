@@ -55,7 +55,7 @@ fn request(args: Observe) -> Result<proto::ObserveWorkerRequest, Failure> {
 }
 
 async fn end(global: &Global, wish: &str) -> Result<(), Failure> {
-    let (_, mut client, workers) = locate::hive_with_workers(global, Some(wish)).await?;
+    let (mut client, workers) = locate::hive_with_workers(global, Some(wish)).await?;
     let name = match naming::unique(wish, &workers) {
         Ok(worker) => naming::full(worker),
         // One that does not run now is in no list; the hive knows.

@@ -23,7 +23,7 @@ pub async fn run(global: &Global, args: Run) -> Result<(), Failure> {
     let mut client = connect::hive(&socket).await?;
     // Not its arguments: one of them may be a secret, and errors end up in logs.
     let program = request.command.first().cloned().unwrap_or_default();
-    let what = format!("start {program:?} on the hive at {}", socket.display());
+    let what = format!("start {program:?} on the hive at {}", socket.path.display());
     begin(global, wait, &what, client.start_worker(request)).await
 }
 

@@ -150,7 +150,7 @@ const FREEZE_PERCENT: usize = 30;
 /// … silent since within this long of one another …
 const FREEZE_TOGETHER: Duration = Duration::from_secs(10);
 /// … stops removal for at most this long.
-const FREEZE_LONGEST: Duration = Duration::from_secs(15 * 60);
+pub const FREEZE_LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// What became of a freeze.
 #[derive(Debug, PartialEq, Eq)]

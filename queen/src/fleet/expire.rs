@@ -1,7 +1,7 @@
 //! What time alone does to the fleet: LIVE, STALE, LOST, removed.
 
 use super::Fleet;
-use super::age::Removal;
+use super::age::{FREEZE_LONGEST, Removal};
 use super::known::{Judging, KnownHive};
 use common::HiveId;
 use proto::Freshness;
@@ -46,7 +46,7 @@ impl Fleet {
         let (limits, pardon) = (self.bounds.limits, self.pardon(now));
         let mut expired = Expired::default();
         self.feed.rest();
-        let (mut silent, mut due, mut known) = (Vec::new(), Vec::new(), 0);
+        let (mut silent, mut due, mut overdue, mut known) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for mut entry in self.hives.iter_mut() {
             let hive = entry.value_mut();
             known += 1;
@@ -63,13 +63,16 @@ impl Fleet {
                 silent.push(silence);
             }
             if silence > limits.remove {
-                due.push(hive.id.clone());
+                // For nobody removal waits longer, however often others make it wait.
+                let list = if silence > limits.remove + FREEZE_LONGEST { &mut overdue } else { &mut due };
+                list.push(hive.id.clone());
             }
         }
         match self.freeze.lock().unwrap_or_else(PoisonError::into_inner).judge(&pardon, now, known, silent) {
             Removal::Frozen { new } => expired.frozen = new,
-            Removal::Allowed => expired.removed = due.into_iter().filter(|id| self.remove(id, now)).collect(),
+            Removal::Allowed => overdue.append(&mut due),
         }
+        expired.removed = overdue.into_iter().filter(|id| self.remove(id, now)).collect();
         self.feed.forget(now);
         expired
     }

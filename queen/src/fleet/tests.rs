@@ -355,3 +355,29 @@ fn a_silent_hive_is_forgotten_at_once_also_while_removal_is_frozen() {
     assert_eq!((names(&fleet, later).len(), fleet.coverage(later).hives_known), (18, 9));
     assert!(!fleet.coverage(now + SECOND * 1_100).removal_frozen, "it lasts for a quarter of an hour");
 }
+
+#[test]
+fn a_silent_hive_is_removed_in_the_end_however_often_others_make_that_wait() {
+    let start = Instant::now();
+    let fleet = fleet(start);
+    let at = |seconds: u32| start + SECOND * seconds;
+    let open = |i: u32| Session::open(&fleet, hive(&format!("h{i}")), start).unwrap();
+    let mut sessions: Vec<Session> = (0..10).map(open).collect();
+    let mut heard = |hives: std::ops::Range<usize>, when| {
+        for i in hives {
+            sessions[i].snapshot(when, vec![row(&format!("h{i}"), 1, cpu(1.0))]).unwrap();
+        }
+    };
+    heard(0..10, start);
+    heard(4..10, at(99));
+    assert!(fleet.expire(at(100)).frozen, "four of ten");
+    heard(4..10, at(795));
+    heard(8..10, at(899));
+    let expired = fleet.expire(at(900));
+    assert!(expired.frozen && expired.removed.is_empty(), "four others: {expired:?}");
+    heard(8..10, at(994));
+    let mut removed: Vec<String> = fleet.expire(at(995)).removed.iter().map(ToString::to_string).collect();
+    removed.sort();
+    assert_eq!(removed, ["h0", "h1", "h2", "h3"]);
+    assert!(fleet.coverage(at(995)).removal_frozen);
+}

@@ -20,8 +20,7 @@ const TOKENS_MAX: usize = 40_000;
 /// Bits of a directory that let others put a token into it.
 const WRITABLE: u32 = 0o022;
 /// What editors and package tools put behind the name of a file that they keep or prepare.
-const LEFTOVERS: [&str; 11] =
-    ["~", ".bak", ".old", ".orig", ".swp", ".tmp", ".new", ".rpmsave", ".rpmnew", ".dpkg-old", ".dpkg-new"];
+const LEFTOVERS: [&str; 9] = ["~", ".bak", ".old", ".orig", ".swp", ".rpmsave", ".rpmnew", ".dpkg-old", ".dpkg-new"];
 
 /// Why the tokens cannot be used. Names files, never what is in them.
 #[derive(Debug, thiserror::Error)]
@@ -247,9 +246,10 @@ fn role(name: &str) -> Option<Role> {
     }
 }
 
+/// Of a person's or a program's token. A hive may be called anything, and the token of one that is not there opens nothing.
 fn is_leftover(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    LEFTOVERS.iter().any(|end| name.ends_with(end))
+    !name.starts_with("hive.") && LEFTOVERS.iter().any(|end| name.ends_with(end))
 }
 
 /// Whether a file is no more: it went after the directory was listed, or it is a link to what is gone.

@@ -21,7 +21,7 @@ pub fn connection(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let (peer, ours) = tokio::io::duplex(1 << 20);
-        let shared = Shared::new(4_096, 3);
+        let shared = Shared::new(4_096, 3, 1 << 20);
         let router = Router::new()
             .route("/", get(|| async { vec![7; 100_000] }).post(|body: axum::body::Bytes| async move { body }))
             .route("/echo", post(|request: axum::extract::Request| async { request.into_body() }));

@@ -123,7 +123,7 @@ impl Call {
                         }
                         let data = self.rest.split_to(windows.room().min(self.rest.len()));
                         windows.take(data.len());
-                        self.reader.takes();
+                        self.reader.takes(self.rest.is_empty());
                         self.partly = !self.rest.is_empty();
                         let end = self.rest.is_empty() && body.is_end_stream();
                         out.data(id, data, end);

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 /// An answer whose reader takes nothing for this long is ended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Put among the extensions of an answer, its reader may take his time: whoever scrolls in a log. It must keep little, and be
-/// bounded otherwise.
+/// The same where he may take his time: whoever scrolls in a log.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// Put among the extensions of an answer, its reader may take his time. It must keep little, and be bounded otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Patient;
 
@@ -20,9 +22,9 @@ pub struct Patient;
 pub enum Reader {
     /// Until somebody else cuts it off.
     Cut(Cut),
-    /// As long as he is there.
-    Patient,
-    /// For [`PATIENCE`], and while there is room for what he leaves lying; since when he has.
+    /// For [`LONG`]; since when he has taken nothing.
+    Patient(Option<Instant>),
+    /// For [`PATIENCE`], and while there is room for what he leaves lying.
     Usual(Option<Lying>),
 }
 
@@ -30,7 +32,7 @@ pub enum Reader {
 #[derive(Debug)]
 pub struct Lying {
     since: Instant,
-    /// `None`: there is no room for it.
+    /// For all of it, until he has taken the last byte: what he has taken is not let go of before. `None`: there is no room.
     place: Option<Place>,
 }
 
@@ -39,7 +41,7 @@ impl Reader {
     pub fn of(answer: &mut Extensions) -> Self {
         match (answer.remove(), answer.get::<Patient>()) {
             (Some(cut), _) => Self::Cut(cut),
-            (None, Some(_)) => Self::Patient,
+            (None, Some(_)) => Self::Patient(None),
             (None, None) => Self::Usual(None),
         }
     }
@@ -48,7 +50,7 @@ impl Reader {
     pub fn is_given_up(&mut self, bytes: usize, room: &Arc<Bound>) -> bool {
         match self {
             Self::Cut(cut) => cut.is_made(),
-            Self::Patient => false,
+            Self::Patient(since) => since.get_or_insert_with(Instant::now).elapsed() >= LONG,
             Self::Usual(lying) => {
                 let begin = || Lying { since: Instant::now(), place: room.take(bytes) };
                 let Lying { since, place } = lying.get_or_insert_with(begin);
@@ -57,10 +59,14 @@ impl Reader {
         }
     }
 
-    /// He has taken something.
-    pub fn takes(&mut self) {
-        if let Self::Usual(lying) = self {
-            *lying = None;
+    /// He has taken something; `all`: nothing lies here any more.
+    pub fn takes(&mut self, all: bool) {
+        match self {
+            Self::Cut(_) => {}
+            Self::Patient(since) => *since = None,
+            Self::Usual(lying) if all => *lying = None,
+            Self::Usual(Some(lying)) => lying.since = Instant::now(),
+            Self::Usual(None) => {}
         }
     }
 

@@ -92,11 +92,16 @@ async fn answers_that_nobody_reads_have_only_so_much_room() {
     peer.ask(5, "GET", "/large", true).await;
     assert_eq!(peer.status(5).await, "200");
     ended_for_calm(&mut peer, 5).await;
-    // Whoever takes what lies there makes room for others.
-    widen(&mut peer, 1, HUGE as u32).await;
-    read(&mut peer, 1, HUGE).await;
+    // Whoever takes what lies there makes room for others, not before the last byte.
+    widen(&mut peer, 1, HUGE as u32 - 1).await;
+    read(&mut peer, 1, HUGE - 1).await;
     peer.ask(7, "GET", "/large", true).await;
     assert_eq!(peer.status(7).await, "200");
+    ended_for_calm(&mut peer, 7).await;
+    widen(&mut peer, 1, 1).await;
+    read(&mut peer, 1, 1).await;
+    peer.ask(9, "GET", "/large", true).await;
+    assert_eq!(peer.status(9).await, "200");
     is_quiet(&mut peer).await;
 }
 
