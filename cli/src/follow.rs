@@ -141,6 +141,23 @@ pub fn is_final(status: &Status) -> bool {
     matches!(status.code(), InvalidArgument | NotFound | PermissionDenied | Unauthenticated | Unimplemented)
 }
 
+/// Takes every message of a stream. `Ok(Ok(()))`: there are no more; `Ok(Err(_))`: it broke off.
+///
+/// # Errors
+/// When a message could not be taken.
+pub async fn each<T>(
+    mut stream: Streaming<T>,
+    mut take: impl FnMut(T) -> Result<(), Failure>,
+) -> Result<Result<(), Status>, Failure> {
+    loop {
+        match stream.message().await {
+            Ok(Some(message)) => take(message)?,
+            Ok(None) => return Ok(Ok(())),
+            Err(status) => return Ok(Err(status)),
+        }
+    }
+}
+
 /// Whether a follower asks again after this; `opened`: his stream has begun before. What was never there is not waited for.
 pub fn goes_on(status: &Status, opened: bool) -> bool {
     let away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);

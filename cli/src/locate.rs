@@ -48,13 +48,9 @@ pub async fn socket(global: &Global, hive: Option<&str>) -> Result<Socket, Failu
     let Some(local) = tokio::time::timeout(HINT, local_hives(global)).await.ok().flatten() else {
         return Ok(given(usual));
     };
-    match choose(local, hive, |socket| socket == usual || belongs_to(socket, trusted_users())) {
-        Ok(Some(path)) => Ok(Socket { hearsay: path != usual, path }),
-        Ok(None) => Ok(given(usual)),
-        // Others have hives here; one of this user's that the queen has not heard of is the nearest.
-        Err(_) if hive.is_none() && usual.exists() => Ok(given(usual)),
-        Err(failure) => Err(failure),
-    }
+    let trusted = |socket: &Path| socket == usual || belongs_to(socket, trusted_users());
+    let found = choose(local, hive, usual.exists(), trusted)?;
+    Ok(found.map_or_else(|| given(usual.clone()), |path| Socket { hearsay: path != usual, path }))
 }
 
 fn trusted_users() -> [u32; 2] {
@@ -75,10 +71,11 @@ fn belongs_to(socket: &Path, users: [u32; 2]) -> bool {
 }
 
 /// Any user of this machine can have a hive registered, and whoever listens is told commands and secrets: what the queen
-/// says of a socket is followed only if it is `trusted`.
+/// says of a socket is followed only if it is `trusted`. `None`: the usual one, of which it is told whether it is there.
 fn choose(
     local: Vec<proto::Hive>,
     wish: Option<&str>,
+    usual_is_there: bool,
     trusted: impl Fn(&Path) -> bool,
 ) -> Result<Option<PathBuf>, Failure> {
     let fitting = local.into_iter().filter(|hive| wish.is_none_or(|wish| hive.id == wish));
@@ -90,7 +87,8 @@ fn choose(
         fitting.retain(|hive| hive.freshness() == proto::Freshness::Live);
     }
     match fitting.as_slice() {
-        [] if !others.is_empty() => Err(Failure::Usage(format!(
+        // This user may have one that the queen has not heard of.
+        [] if !others.is_empty() && (wish.is_some() || !usual_is_there) => Err(Failure::Usage(format!(
             "the socket belongs to another user: {}; if you trust whoever that is, name it with --socket",
             names(&others)
         ))),
@@ -205,7 +203,7 @@ mod tests {
     #[test]
     fn one_hive_here_is_the_one_that_is_meant() {
         let live = proto::Freshness::Live;
-        let choose = |local, wish| choose(local, wish, |_| true).unwrap();
+        let choose = |local, wish| choose(local, wish, true, |_| true).unwrap();
         assert_eq!(choose(vec![], None), None);
         assert_eq!(choose(vec![hive("a", live)], None), Some("/run/a.sock".into()));
         assert_eq!(choose(vec![hive("a", live), hive("b", live)], Some("b")), Some("/run/b.sock".into()));
@@ -224,15 +222,17 @@ mod tests {
     #[test]
     fn several_hives_here_are_named() {
         let live = proto::Freshness::Live;
-        let told = choose(vec![hive("a", live), hive("b", live)], None, |_| true).unwrap_err().to_string();
+        let told = choose(vec![hive("a", live), hive("b", live)], None, true, |_| true).unwrap_err().to_string();
         assert!(told.contains("a (/run/a.sock), b (/run/b.sock)"), "{told}");
-        assert!(matches!(choose(vec![hive("a", live)], Some("c"), |_| true), Err(Failure::Nothing(_))));
+        assert!(matches!(choose(vec![hive("a", live)], Some("c"), true, |_| true), Err(Failure::Nothing(_))));
     }
 
     #[test]
     fn somebody_elses_socket_is_not_followed_unless_it_is_named() {
         let (live, lost) = (proto::Freshness::Live, proto::Freshness::Lost);
-        let choose = |local, wish| choose(local, wish, |socket| socket != Path::new("/run/evil.sock"));
+        let choose_beside =
+            |local, wish, usual: bool| choose(local, wish, usual, |socket| socket != Path::new("/run/evil.sock"));
+        let choose = |local, wish| choose_beside(local, wish, false);
         assert_eq!(choose(vec![hive("evil", live), hive("a", live)], None).unwrap(), Some("/run/a.sock".into()));
         assert_eq!(choose(vec![hive("a", lost), hive("evil", live)], None).unwrap(), Some("/run/a.sock".into()));
         for wish in [None, Some("evil")] {
@@ -241,6 +241,8 @@ mod tests {
             assert!(matches!(&told, Failure::Usage(words) if named(words)), "{told}");
         }
         assert!(matches!(choose(vec![hive("evil", live)], Some("a")), Err(Failure::Nothing(_))));
+        assert_eq!(choose_beside(vec![hive("evil", live)], None, true).unwrap(), None, "the queen may not know ours");
+        assert!(choose_beside(vec![hive("evil", live)], Some("evil"), true).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod several;
 
 use crate::args::{Events, Global, Output};
 use crate::failure::Failure;
-use crate::follow::goes_on;
+use crate::follow::{self, goes_on};
 use crate::reach::{self, ReachedHive};
 use crate::show::{json, units};
 use crate::{connect, locate, naming, terminal};
@@ -37,18 +37,13 @@ async fn one(global: &Global, args: &Events, hive: ReachedHive) -> Result<(), Fa
     let (mut named, mut opened) = (false, false);
     loop {
         let ended = match connect::in_time(global.timeout, client.stream_events(request.clone())).await {
-            Ok(mut stream) => {
+            Ok(stream) => {
                 opened = true;
-                loop {
-                    match stream.message().await {
-                        Ok(Some(response)) => {
-                            go_on_after(&mut request, &response);
-                            named |= show(global, args, &response)?;
-                        }
-                        Ok(None) => break Ok(()),
-                        Err(status) => break Err(status),
-                    }
-                }
+                let take = |response| {
+                    go_on_after(&mut request, &response);
+                    show(global, args, &response).map(|shown| named |= shown)
+                };
+                follow::each(stream, take).await?
             }
             Err(status) => Err(status),
         };

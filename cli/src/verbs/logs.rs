@@ -2,7 +2,7 @@
 
 use crate::args::{Global, Logs};
 use crate::failure::Failure;
-use crate::follow::goes_on;
+use crate::follow::{self, goes_on};
 use crate::reach::{self, Reached};
 use crate::{connect, locate, terminal};
 
@@ -14,19 +14,13 @@ pub async fn run(global: &Global, args: &Logs) -> Result<(), Failure> {
     let mut opened = false;
     loop {
         let ended = match connect::in_time(global.timeout, client.stream_logs(request.clone())).await {
-            Ok(mut stream) => {
+            Ok(stream) => {
                 opened = true;
-                loop {
-                    match stream.message().await {
-                        Ok(Some(response)) => {
-                            terminal::put(&response.chunk)?;
-                            // Where to go on should the hive go away: nothing is printed twice, and nothing is left out.
-                            request.after = response.position.or(request.after);
-                        }
-                        Ok(None) => break Ok(()),
-                        Err(status) => break Err(status),
-                    }
-                }
+                let take = |response: proto::StreamLogsResponse| {
+                    // Where to go on should the hive go away: nothing is printed twice, and nothing is left out.
+                    terminal::put(&response.chunk).map(|()| request.after = response.position.or(request.after))
+                };
+                follow::each(stream, take).await?
             }
             Err(status) => Err(status),
         };

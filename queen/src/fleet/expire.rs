@@ -59,7 +59,7 @@ impl Fleet {
                 expired.lost.push(hive.id.clone());
             }
             let silence = pardon.silence(hive.arrived, now);
-            if silence > limits.lost.min(limits.remove) && !hive.goodbye {
+            if silence > limits.lost && !hive.goodbye {
                 silent.push(silence);
             }
             if silence > limits.remove {

@@ -146,7 +146,7 @@ fn relayed(hive: &HiveId, status: Status) -> Status {
         let told = "the tunnel broke before the answer came; what was asked for may have been done";
         return Status::unavailable(format!("hive {hive}: {told}"));
     }
-    // No hive says this: it is our own decoder, which reads no larger answer.
+    // What is too large for a decoder: the queen's own, which reads no larger answer. Larger questions have not come here.
     if status.code() == Code::OutOfRange {
         return Status::resource_exhausted(format!(
             "hive {hive} gave an answer that is too large: {}",

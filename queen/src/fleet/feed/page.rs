@@ -153,8 +153,8 @@ impl Feed {
     /// The place of a watcher that has been told up to this revision; `None` where removals since are forgotten.
     pub fn resume(&self, Revision { cursor, whole }: Revision) -> Option<Place> {
         let inner = self.lock();
-        let listed = inner.revision;
-        (cursor >= inner.forgotten).then(|| Place { cursor, whole, begun: cursor, listed, ..Place::default() })
+        let place = Place { cursor, whole, begun: cursor, listed: inner.revision, ..Place::default() };
+        (cursor >= inner.forgotten).then_some(place)
     }
 
     /// Reads on from `place`, at most about `max_bytes`. A watcher reads as one of the same class, always.

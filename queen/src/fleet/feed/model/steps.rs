@@ -3,57 +3,22 @@
 use super::{WATCHERS, WISHES};
 use proptest::prelude::*;
 
-/// What happens.
+/// What happens. While a list is read, between its revision and its end, a worker changes or is new.
 #[derive(Debug, Clone)]
 pub enum Step {
-    Put {
-        name: u8,
-        model: u8,
-        state: i32,
-        cpu: u8,
-    },
-    Sample {
-        name: u8,
-        cpu: u8,
-    },
-    Remove {
-        name: u8,
-    },
-    Hive {
-        name: u8,
-        hostname: u8,
-    },
-    Beat {
-        name: u8,
-    },
+    Put { name: u8, model: u8, state: i32, cpu: u8 },
+    Sample { name: u8, cpu: u8 },
+    Remove { name: u8 },
+    Hive { name: u8, hostname: u8 },
+    Beat { name: u8 },
     Churn,
-    Wait {
-        seconds: u64,
-    },
-    Read {
-        watcher: usize,
-        pages: u8,
-        bytes: usize,
-    },
-    Bookmark {
-        watcher: usize,
-    },
-    Open {
-        watcher: usize,
-        wish: usize,
-    },
-    Resume {
-        watcher: usize,
-    },
-    /// A worker changes, or is new, between the list's revision and the list.
-    List {
-        watcher: usize,
-        name: u8,
-        model: u8,
-    },
-    Restart {
-        lost: u8,
-    },
+    Wait { seconds: u64 },
+    Read { watcher: usize, pages: u8, bytes: usize },
+    Bookmark { watcher: usize },
+    Open { watcher: usize, wish: usize },
+    Resume { watcher: usize },
+    List { watcher: usize, name: u8, model: u8 },
+    Restart { lost: u8 },
 }
 
 /// Any of them.
